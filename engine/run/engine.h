@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "engine/core/capture.h"
+#include "engine/core/progress.h"
+#include "engine/core/result.h"
+#include "engine/core/routingrecord.h"
+#include "engine/core/tracesource.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace spectra {
+
+using JobId = std::uint64_t;
+using ModelHandle = std::uint64_t;
+
+/// Turns a dense model into a mixture of experts, or replaces the router of one.
+struct UpcycleSettings {
+    int experts = 8, topK = 2, granularity = 1, shared = 0;
+    std::string router = "spectra";
+    std::vector<std::string> set = {};       ///< "key=value" router settings
+    double noise = 0.01;                     ///< relative rms of the symmetry-breaking noise
+    std::string layers = "all";              ///< all, every:N, from:N or a comma-separated list
+    std::string scaling = "exact";           ///< exact or nvidia
+    std::string dtype = "f32";               ///< f32, bf16, f16 of the written folder
+};
+
+/// Which model to run and how. `model`: folder, .gguf, or a bundled name ("smollm2-135m").
+struct ModelSpec {
+    std::string model;
+    std::optional<UpcycleSettings> upcycle;  ///< `--router`: on the fly
+    std::vector<std::string> set;            ///< router settings on the checkpoint's own router
+    std::string compute = "f32";             ///< f32, bf16, auto
+    std::string device = "auto";             ///< cpu, cuda, auto
+    std::uint64_t seed = 0;
+};
+
+/// One prompt before tokenisation.
+struct Prompt {
+    std::string id, domain, label, text;
+    std::vector<std::int32_t> ids;           ///< given instead of text: nothing added or cut
+};
+
+struct Sampling {
+    double temperature = 0;                  ///< 0: greedy
+    double topP = 1;
+    int topK = 0;                            ///< 0: all
+};
+
+struct LoadRequest { ModelSpec spec; };
+struct UnloadRequest { ModelHandle handle = 0; };
+
+/// Runs prompts and writes or publishes a trace.
+struct TraceRequest {
+    ModelSpec spec;
+    std::vector<Prompt> prompts;             ///< in order; domains and ids already set
+    std::filesystem::path output;            ///< empty: live trace only
+    bool overwrite = false, resume = false, live = false, allowNonCausal = false, parseSpecial = false;
+    Capture capture = Capture::standard();
+    std::string dtype = "f16";
+    int compress = 1;
+    int maxNewTokens = 0;
+    Sampling sampling;
+    int sequenceLength = 512;                ///< tokens incl. BOS
+    std::int64_t maxTokens = 0;              ///< per file (prompt group), 0: all
+    int batch = 1;
+    std::int64_t hiddenTokens = 8192;
+    std::vector<std::pair<int, int>> maskExperts, forceExperts; ///< (decoder layer, expert)
+    std::string commandLine;
+};
+
+/// Interactive form of TraceRequest: one prompt, tokens streamed.
+struct GenerateRequest {
+    ModelSpec spec;
+    std::string text;
+    int maxNewTokens = 64;
+    Sampling sampling;
+    Capture capture = Capture::standard();
+    bool allowNonCausal = false, parseSpecial = false;
+};
+
+struct LogitsRequest {
+    ModelSpec spec;
+    Prompt prompt;
+    bool addSpecial = true, parseSpecial = false, layers = false;
+    std::filesystem::path output;
+    bool overwrite = false;
+};
+
+struct UpcycleRequest {
+    ModelSpec spec;
+    UpcycleSettings settings;
+    std::filesystem::path output;
+    bool overwrite = false;
+    std::vector<Prompt> calibration;         ///< empty: not calibrated
+};
+
+struct CalibrateRequest {
+    ModelSpec spec;
+    std::vector<Prompt> prompts;
+    std::filesystem::path output;
+    bool overwrite = false;
+    int batches = 80, batchTokens = 4096, sequenceLength = 512;
+};
+
+using Request = std::variant<LoadRequest, UnloadRequest, TraceRequest, GenerateRequest, LogitsRequest, UpcycleRequest, CalibrateRequest>;
+
+/// Result of a finished job; which fields hold something depends on the request.
+struct Summary {
+    ModelHandle model = 0;
+    std::filesystem::path output;
+    std::int64_t tokens = 0, sequences = 0;
+    double seconds = 0, tokensPerSecond = 0, loadSeconds = 0;
+    double bytesPerToken = 0;
+    std::map<std::string, double> timeShares;    ///< by component: router, attention, experts, head, capture, other
+    double maxLogitDifference = -1;              ///< upcycle: on the probe text, < 0: not measured
+    std::vector<double> cvBefore, cvAfter;       ///< calibrate: per MoE layer
+    std::shared_ptr<const TraceSource> trace;    ///< of a job without output file
+    std::string text;                            ///< generated text
+    std::vector<std::string> warnings;
+};
+
+/// A token of a running job, for display.
+struct TokenEvent {
+    std::int64_t token = 0;                      ///< running number in the trace
+    std::int32_t sequence = 0, id = 0;
+    bool generated = false;
+    std::string text;                            ///< printable text of this token
+    std::vector<std::uint16_t> topExperts;       ///< per MoE layer, kNoExpert = none
+};
+
+/// Receives a job's events on the engine thread, in order: started, then progress, tokens, records and traceOpened in any
+/// order, then exactly one finished. Implementations hand over and return at once.
+class EngineSink {
+public:
+    virtual ~EngineSink() = default;
+    virtual void started(JobId) {}
+    virtual void progress(JobId, const Progress &) {}
+    virtual void tokens(JobId, std::span<const TokenEvent>) {}
+    virtual void traceOpened(JobId, std::shared_ptr<const TraceSource>) {}  ///< a live trace that grows while the job runs
+    virtual void finished(JobId, Result<Summary>) {}
+};
+
+/// What a loaded or loadable model is, without running it.
+struct ModelSummary {
+    std::string name, architecture, format, router, note;
+    std::int64_t parameters = 0, layers = 0, hidden = 0, vocabulary = 0, experts = 0, topK = 0, context = 0;
+    std::vector<std::int64_t> moeLayers;
+    std::uint64_t estimatedMemory = 0;           ///< bytes, weights as f32 plus a KV cache of the context (at most 4,096 tokens)
+    bool causal = true;
+};
+
+struct BundledModel {
+    std::string name, title, source, licence;
+    std::filesystem::path path;                  ///< where it is or would be
+    bool present = false;
+};
+
+/// The one door to models: a thread that owns every tensor, and its job queue. submit(), cancel() and the destructor may be
+/// called from any thread. Destruction refuses new jobs, cancels all, and joins.
+class Engine {
+public:
+    explicit Engine(std::shared_ptr<EngineSink> sink, int threads = 0);
+    ~Engine();
+    Engine(const Engine &) = delete;
+    Engine &operator=(const Engine &) = delete;
+
+    /// Errors: work (the queue of 64 jobs is full, or the engine is stopping), usage (values out of range).
+    [[nodiscard]] Result<JobId> submit(Request request);
+    void cancel(JobId job);
+    void cancelAll();
+
+    [[nodiscard]] static std::vector<BundledModel> bundledModels();
+    /// The path of a MODEL argument: a path, or a bundled name (fetched on first use). Errors: input.
+    [[nodiscard]] static Result<std::filesystem::path> resolveModel(const std::string &model);
+
+private:
+    struct Private;
+    std::unique_ptr<Private> d;
+};
+
+} // namespace spectra
