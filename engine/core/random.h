@@ -47,7 +47,8 @@ public:
         if (n == 0)
             return 0;
         for (;;) {
-            const auto product = static_cast<unsigned __int128>((*this)()) * n;
+            __extension__ using Wide = unsigned __int128; // ISO C++ has no such type, g++ and clang++ do
+            const Wide product = static_cast<Wide>((*this)()) * n;
             const auto low = static_cast<std::uint64_t>(product);
             if (low >= n || low >= (0 - n) % n)
                 return static_cast<std::uint64_t>(product >> 64);
