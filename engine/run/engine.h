@@ -26,7 +26,7 @@ using ModelHandle = std::uint64_t;
 struct UpcycleSettings {
     int experts = 8, topK = 2, granularity = 1, shared = 0;
     std::string router = "spectra";
-    std::vector<std::string> set = {};       ///< "key=value" router settings
+    std::vector<std::string> set = {};       ///< "key=value" router settings; for spectra router_dim is 32 unless set
     double noise = 0.01;                     ///< relative rms of the symmetry-breaking noise
     std::string layers = "all";              ///< all, every:N, from:N or a comma-separated list
     std::string scaling = "exact";           ///< exact or nvidia
@@ -47,6 +47,7 @@ struct ModelSpec {
 struct Prompt {
     std::string id, domain, label, text;
     std::vector<std::int32_t> ids;           ///< given instead of text: nothing added or cut
+    int group = 0;                           ///< prompts of one file share it; maxTokens counts per group
 };
 
 struct Sampling {
