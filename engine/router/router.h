@@ -91,6 +91,12 @@ public:
     /// Rows of a linear router of one layer, [E, H]; undefined when it has none.
     [[nodiscard]] virtual torch::Tensor linearWeights(int /*layer*/) const { return {}; }
     virtual void to(torch::Device device) = 0;
+    /// Optimiser steps done before, for schedules of loss coefficients; called when training goes on from a checkpoint.
+    virtual void setTrainingStep(std::int64_t /*step*/) {}
+    /// Says that the stored potentials were found under the present options (end of a calibration).
+    virtual void setCalibrated() {}
+    /// Plain statements that a person should see, such as "not calibrated: …". Usually empty.
+    [[nodiscard]] virtual std::vector<std::string> notes() const { return {}; }
 };
 
 /// Sizes a router is built for.
