@@ -17,6 +17,7 @@ struct RopeConfig {
     double originalContext = 0;          ///< 0: the context length
     std::optional<double> attentionFactor; ///< yarn
     double betaFast = 32, betaSlow = 1;  ///< yarn
+    bool yarnTruncate = true;            ///< yarn: the ramp's ends are rounded to whole dimensions
     double partialFactor = 1;            ///< share of head_dim that rotates
     std::vector<float> frequencyFactors; ///< GGUF rope_freqs.weight, divides each frequency; empty: none
 };
