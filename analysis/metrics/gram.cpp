@@ -39,7 +39,7 @@ std::vector<double> gramMatrix(MatrixView vectors)
     return gram;
 }
 
-std::optional<GramFigures> gramFigures(std::span<const double> gram, std::int64_t experts)
+std::optional<GramFigures> gramFigures(std::span<const double> gram, std::int64_t experts, bool eigenvalues)
 {
     const auto e = static_cast<std::size_t>(std::max<std::int64_t>(experts, 0));
     if (e == 0 || gram.size() < e * e)
@@ -68,6 +68,8 @@ std::optional<GramFigures> gramFigures(std::span<const double> gram, std::int64_
         figures.similarityStd = std::sqrt(std::max(0.0, sum2 / pairs - (sum / pairs) * (sum / pairs)));
         figures.diversity = 1 - sum / pairs;
     }
+    if (!eigenvalues)
+        return figures;
     const Eigen::Map<const RowMatrix> matrix(gram.data(), experts, experts);
     const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(0.5 * (matrix + matrix.transpose()), Eigen::EigenvaluesOnly);
     const Eigen::VectorXd values = solver.eigenvalues();

@@ -27,7 +27,8 @@ struct GramFigures {
     std::optional<double> condition, logDet; ///< absent when G is singular
     std::vector<double> spectrum; ///< eigenvalues, descending
 };
-[[nodiscard]] std::optional<GramFigures> gramFigures(std::span<const double> gram, std::int64_t experts);
+/// Absent for an empty or non-finite matrix. Without `eigenvalues`, spectrum, condition and logDet stay empty.
+[[nodiscard]] std::optional<GramFigures> gramFigures(std::span<const double> gram, std::int64_t experts, bool eigenvalues = true);
 /// 1 − sqrt((E−1)/(2ED)): orthogonality of E random directions in D dimensions.
 [[nodiscard]] double gramOrthogonalityChance(std::int64_t experts, std::int64_t dimension);
 /// E|cos| of two random directions in D dimensions: Γ(D/2) / (√π Γ((D+1)/2)).
