@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "engine/model/attention.h"
+
+#include "engine/model/kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace spectra {
+namespace {
+
+/// 0 where row i may see column j, −∞ elsewhere: [n, length].
+torch::Tensor additiveMask(std::int64_t n, std::int64_t length, std::int64_t position, std::int64_t window, const torch::TensorOptions &options)
+{
+    torch::Tensor mask = torch::empty({n, length}, torch::kFloat32);
+    float *const m = mask.data_ptr<float>();
+    for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t last = position + i;
+        const std::int64_t firstSeen = window > 0 ? std::max<std::int64_t>(0, last - window + 1) : 0;
+        for (std::int64_t j = 0; j < length; ++j)
+            m[i * length + j] = j >= firstSeen && j <= last ? 0.0f : -std::numeric_limits<float>::infinity();
+    }
+    return mask.to(options);
+}
+
+/// Few rows on the CPU: plain loops over the cache, nothing allocated.
+void attendFew(float *out, const float *qkv, std::int64_t first, std::int64_t n, float *keys, float *values, std::int64_t capacity,
+               std::int64_t position, const AttentionShape &s)
+{
+    for (std::int64_t i = 0; i < n; ++i) {
+        const float *const row = qkv + (first + i) * s.width();
+        const std::int64_t at = position + i;
+        for (std::int64_t h = 0; h < s.kvHeads; ++h) {
+            const auto bytes = static_cast<std::size_t>(s.headDim) * sizeof(float);
+            std::memcpy(keys + (h * capacity + at) * s.headDim, row + s.queryWidth() + h * s.headDim, bytes);
+            std::memcpy(values + (h * capacity + at) * s.headDim, row + s.queryWidth() + s.keyWidth() + h * s.headDim, bytes);
+        }
+        const std::int64_t skip = s.window > 0 ? std::max<std::int64_t>(0, at + 1 - s.window) : 0;
+        kernels::attendOne(out + (first + i) * s.queryWidth(), row, keys, values, s.heads, s.kvHeads, s.headDim, capacity, at + 1, skip,
+                           1 / std::sqrt(static_cast<double>(s.headDim)));
+    }
+}
+
+} // namespace
+
+void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, std::int64_t n, torch::Tensor &keys, torch::Tensor &values,
+            std::int64_t position, const AttentionShape &s, bool bf16)
+{
+    if (qkv.device().is_cpu() && n <= kernels::kGemvRows) {
+        attendFew(out.data_ptr<float>(), qkv.const_data_ptr<float>(), first, n, keys.data_ptr<float>(), values.data_ptr<float>(), keys.size(1),
+                  position, s);
+        return;
+    }
+    const std::int64_t length = position + n;
+    const torch::Tensor rows = qkv.narrow(0, first, n);
+    const auto heads = [&](std::int64_t column, std::int64_t count) {
+        return rows.narrow(1, column, count * s.headDim).view({n, count, s.headDim}).transpose(0, 1);
+    };
+    keys.narrow(1, position, n).copy_(heads(s.queryWidth(), s.kvHeads));
+    values.narrow(1, position, n).copy_(heads(s.queryWidth() + s.keyWidth(), s.kvHeads));
+
+    torch::Tensor q = heads(0, s.heads).unsqueeze(0);
+    torch::Tensor k = keys.narrow(1, 0, length).unsqueeze(0);
+    torch::Tensor v = values.narrow(1, 0, length).unsqueeze(0);
+    if (bf16) {
+        q = q.to(torch::kBFloat16);
+        k = k.to(torch::kBFloat16);
+        v = v.to(torch::kBFloat16);
+    }
+    if (s.heads != s.kvHeads) {
+        const std::int64_t group = s.heads / s.kvHeads;
+        const auto repeat = [&](const torch::Tensor &t) {
+            return t.unsqueeze(2).expand({1, s.kvHeads, group, length, s.headDim}).reshape({1, s.heads, length, s.headDim});
+        };
+        k = repeat(k);
+        v = repeat(v);
+    }
+    const bool windowed = s.window > 0 && length > s.window;
+    torch::Tensor result;
+    if (position == 0 && !windowed)
+        result = at::scaled_dot_product_attention(q, k, v, {}, 0.0, true);
+    else
+        result = at::scaled_dot_product_attention(q, k, v, additiveMask(n, length, position, windowed ? s.window : 0, q.options()), 0.0, false);
+    out.narrow(0, first, n).view({n, s.heads, s.headDim}).copy_(result.squeeze(0).transpose(0, 1));
+}
+
+} // namespace spectra
