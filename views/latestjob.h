@@ -48,7 +48,7 @@ public:
     void finishEarly();
     [[nodiscard]] bool isRunning() const;
 
-signals:
+Q_SIGNALS:
     void runningChanged(bool running);
     void progressed(const QString &stage, qint64 done, qint64 total, const QString &unit);
     void failed(const spectra::Error &error);

@@ -97,6 +97,8 @@ public:
     void removeGroup(const QString &name);
     [[nodiscard]] const std::vector<RowGroup> &groups() const;
     void selectGroup(const QString &name, SelectMode mode);
+    /// Replaces the whole list: undo of saving and removing.
+    void setGroups(std::vector<RowGroup> groups);
 
     // Experts of the current layer, and domains shown (empty = all)
     [[nodiscard]] const std::vector<int> &selectedExperts() const;
@@ -115,7 +117,7 @@ public:
     [[nodiscard]] QJsonObject saveState() const;
     void restoreState(const QJsonObject &state);
 
-signals:
+Q_SIGNALS:
     void tracesChanged();
     void currentChanged();
     void traceGrew(quint64 id);

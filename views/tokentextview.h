@@ -50,7 +50,7 @@ public:
     /// Where a token stands in the viewport (its first piece when it is broken over lines).
     [[nodiscard]] QRect tokenRect(int index) const;
 
-signals:
+Q_SIGNALS:
     void tokenClicked(qint64 row);
     void tokenHovered(qint64 row); ///< -1: none
 

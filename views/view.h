@@ -102,13 +102,13 @@ public:
     /// The widget that takes the mouse and the keyboard (tests send events there).
     [[nodiscard]] QWidget *canvas() const;
 
-public slots:
+public Q_SLOTS:
     /// Reads everything anew.
     void reload();
     /// Stops the running job; what is there stays visible.
     virtual void cancel();
 
-signals:
+Q_SIGNALS:
     void subtitleChanged(const QString &subtitle);
     void stateChanged(spectra::ViewState state);
     void optionsChanged();
@@ -160,6 +160,8 @@ protected:
     [[nodiscard]] bool isSynchronous() const { return m_synchronous; }
     [[nodiscard]] std::shared_ptr<OpenTrace> current() const;
     [[nodiscard]] QRectF canvasArea() const; ///< where paintContent paints on the screen
+    [[nodiscard]] bool hasContent() const { return m_hasContent; }
+    void showEvent(QShowEvent *event) override;
 
 private:
     friend class ViewCanvas;
@@ -174,6 +176,8 @@ private:
     std::optional<Error> m_error;
     std::vector<ViewOption> m_options;
     bool m_synchronous = false;
+    bool m_hasContent = false;  ///< something was shown: it stays visible while newer data is read
+    bool m_stale = false;       ///< something changed while hidden: read when shown
     bool m_barVisible = true;
     QWidget *m_bar = nullptr;
     QHBoxLayout *m_barLayout = nullptr;
