@@ -49,4 +49,16 @@ struct ModelConfig {
     [[nodiscard]] bool moe() const { return experts > 0 && !moeLayers.empty(); }
 };
 
+/// Bytes in f32 of a model's weights (router parameters of SPECTRA routers aside) and of the keys and values of one
+/// sequence. From the configuration alone, without opening a weight file; saturates instead of overflowing.
+struct SizeEstimate {
+    std::uint64_t weights = 0, kvCache = 0;
+};
+[[nodiscard]] SizeEstimate estimateMemory(const ModelConfig &config, std::int64_t sequenceLength);
+
+/// config.json of a folder in the layout of the method page, section 7: `baseConfigJson` (the source's config.json or what
+/// Checkpoint::configJson() made of GGUF metadata) with model_type "spectra" and every key that readers of such a folder
+/// ask for (listed in the module's README), taken from `config`. A dense `config` gives the base family's own config back.
+[[nodiscard]] std::string folderConfigJson(const ModelConfig &config, const std::string &baseConfigJson);
+
 } // namespace spectra
