@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 namespace spectra::detail {
 namespace {
@@ -44,6 +45,7 @@ Result<TokenIndex> readTokenIndex(const TraceSource &trace, const TokenIndexOpti
     TypeNames names, nextNames;
     std::int32_t current = -1, position = 0;
     bool before = false; // the token before is counted
+    bool fresh = true;   // no token of this sequence was counted yet
     for (std::int64_t first = 0; first < index.tokens; first += options.blockTokens) {
         if (stop.stop_requested())
             return cancelledError();
@@ -64,8 +66,8 @@ Result<TokenIndex> readTokenIndex(const TraceSource &trace, const TokenIndexOpti
                 index.firstToken.push_back(token);
                 index.runSequence.push_back(sequence);
                 current = sequence;
-                flags |= TokenIndex::starts;
                 before = false;
+                fresh = true;
             }
             const bool masked = block->mask[i] == 0;
             const bool chosen = options.selection == nullptr || options.selection->contains(static_cast<std::size_t>(token));
@@ -80,6 +82,8 @@ Result<TokenIndex> readTokenIndex(const TraceSource &trace, const TokenIndexOpti
                 flags |= TokenIndex::counted;
                 if (before && block->position[i] == position + 1)
                     flags |= TokenIndex::linked;
+                if (std::exchange(fresh, false))
+                    flags |= TokenIndex::starts;
                 ++index.countedTokens;
                 ++index.sequenceTokens[static_cast<std::size_t>(sequence)];
             }

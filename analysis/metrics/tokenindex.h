@@ -16,7 +16,7 @@ struct TokenIndex {
         counted = 1,   ///< mask 1 and selected
         linked = 2,    ///< the token before is counted, of the same sequence and one position ahead of it
         generated = 4,
-        starts = 8,    ///< first token of its sequence
+        starts = 8,    ///< first counted token of its sequence
     };
     std::vector<std::uint8_t> flags;          ///< [N]
     std::vector<std::uint32_t> type, nextType; ///< [N] index among the vocabulary ids seen; empty unless asked for
