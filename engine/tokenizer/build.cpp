@@ -173,7 +173,7 @@ Result<void> addTemplate(const nlohmann::json &json, TokenizerTables &tables)
         if (ids == described.end() || !ids->is_array() || ids->size() > 64)
             return inputError("a list of ids was expected", "special_tokens[" + inQuotes(name) + "]");
         for (const auto &id : *ids) {
-            if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::uint64_t(largestId) || !tables.has(id.get<std::int32_t>()))
+            if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() > largestId || !tables.has(id.get<std::int32_t>()))
                 return inputError("an id is not in the vocabulary", "special_tokens[" + inQuotes(name) + "]");
             (sequences == 0 ? tables.before : tables.after).push_back(id.get<std::int32_t>());
         }

@@ -109,7 +109,7 @@ Result<void> DecoderSpec::add(const nlohmann::json &json, int depth, std::vector
             return inputError("one character was expected", "Strip.content");
         for (const char *key : {"start", "stop"}) {
             const auto it = json.find(key);
-            if (it == json.end() || !it->is_number_unsigned() || it->get<std::uint64_t>() > 1024)
+            if (it == json.end() || !it->is_number_integer() || it->get<std::int64_t>() < 0 || it->get<std::int64_t>() > 1024)
                 return inputError("a number of at most 1024 was expected", std::string("Strip.") + key);
             (key[2] == 'a' ? stage.start : stage.stop) = it->get<std::size_t>();
         }
