@@ -139,6 +139,9 @@ RouterState RouterState::clone() const
         copy.token = token.clone();
     if (depth.defined())
         copy.depth = depth.clone();
+    if (ahead.defined())
+        copy.ahead = ahead.clone();
+    copy.aheadLayer = aheadLayer;
     return copy;
 }
 

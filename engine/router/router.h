@@ -29,6 +29,8 @@ struct RouterNeeds {
 struct RouterState {
     torch::Tensor token;                 ///< [S, L_moe, E·D]: last h_{t-1} of each layer, per sequence of the batch; undefined: fresh
     torch::Tensor depth;                 ///< [N, E·D]: h^{l-1} of the tokens of this pass; lives for one pass
+    torch::Tensor ahead;                 ///< the router's own: products of `token` made for all layers at once at a pass's first layer
+    int aheadLayer = -1;                 ///< layer that `ahead` serves next, -1: none
     [[nodiscard]] RouterState clone() const;
 };
 

@@ -238,16 +238,14 @@ void SpectraRouter::afterOptimizerStep(const std::vector<torch::Tensor> & /*load
         blend(layer.penalty, layer.penaltySum, layer.penaltyWeight);
     }
     ++m_step;
-    m_fast.reset();
 }
 
 RoutingStep SpectraRouter::route(const RouterInput &input, RouterState &state, Capture capture)
 {
     if (!input.training && !torch::GradMode::is_enabled() && input.x.device().is_cpu()) {
         if (!m_fast)
-            m_fast = std::make_unique<FastPath>();
-        if (auto step = m_fast->route(*this, input, state, capture))
-            return std::move(*step);
+            m_fast = std::make_unique<FastPath>(*this);
+        return m_fast->route(*this, input, state, capture);
     }
     return routeTensors(input, state, capture);
 }
