@@ -2,6 +2,7 @@
 #include "app/cli/cli.h"
 
 #include "engine/core/parallel.h"
+#include "engine/core/version.h"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -102,7 +103,7 @@ int run(int argc, char **argv)
     Common common;
     common.commandLine = joined(argc, argv);
     CLI::App app("Runs Mixture-of-Experts language models, records their routing and measures it.", "spectra");
-    app.set_version_flag("--version", "spectra " SPECTRA_VERSION " (" SPECTRA_GIT_COMMIT ")");
+    app.set_version_flag("--version", fmt::format("spectra {} ({})", programVersion(), programCommit()));
     app.require_subcommand(1);
     std::string missing;
     for (std::string_view name : kNotYet)

@@ -6,6 +6,7 @@
 #include "app/cli/painting.h"
 #include "app/cli/tracefile.h"
 #include "engine/core/files.h"
+#include "engine/core/version.h"
 #include "views/viewfactory.h"
 
 #include <CLI/CLI.hpp>
@@ -189,7 +190,7 @@ Result<void> report(const Common &common, const Flags &flags)
     const std::string page = fmt::format("<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<meta name=viewport content=\"width=device-width\">\n"
                                          "<title>Routing report</title>\n<style>{}</style>\n<h1>Routing report</h1>\n"
                                          "<p class=note>Written by spectra {}. Every number was measured on the traces named here.</p>\n{}</html>\n",
-                                         kStyle, SPECTRA_VERSION, body);
+                                         kStyle, programVersion(), body);
     SPECTRA_CHECK(writeText(root / "index.html", page));
     SPECTRA_CHECK(folder.commit());
     note(common, fmt::format("wrote {}/index.html", flags.output));

@@ -107,6 +107,7 @@ Command traceCommand()
                 app.add_option("--hidden-tokens", r.hiddenTokens, "Tokens whose hidden states are kept with capture 'hidden'")
                     ->check(CLI::Range(std::int64_t(0), std::int64_t(1) << 32))->capture_default_str();
                 app.add_flag("--resume", r.resume, "Go on with the .part of a killed run");
+                app.add_flag("--ignore-disk-space", r.ignoreDiskSpace, "Start even when the trace is not expected to fit the disk");
                 app.add_flag("--live", r.live, "Let other processes read along (HDF5 SWMR)");
                 app.add_option("--mask-expert", flags->maskExperts, "Take an expert out: LAYER:EXPERT (repeatable)")->type_size(1)->expected(1)->take_all();
                 app.add_option("--force-expert", flags->forceExperts, "Put an expert in: LAYER:EXPERT (repeatable)")->type_size(1)->expected(1)->take_all();

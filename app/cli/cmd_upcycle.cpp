@@ -15,6 +15,7 @@ struct Flags {
     PromptOptions calibration;
     UpcycleSettings settings;
     std::string output;
+    int batches = 80, batchTokens = 4096;
     bool json = false;
 };
 
@@ -29,6 +30,8 @@ Result<void> upcycle(const Common &common, const Flags &flags)
     request.overwrite = common.overwrite;
     if (flags.calibration.given()) {
         SPECTRA_TRY(request.calibration, flags.calibration.read());
+        request.calibrationBatches = flags.batches;
+        request.calibrationBatchTokens = flags.batchTokens;
     }
     SPECTRA_TRY(const Summary summary, runJob(common, std::move(request)));
     const bool measured = summary.maxLogitDifference >= 0;
@@ -76,6 +79,10 @@ Command upcycleCommand()
                 app.add_option("--dtype", s.dtype, "Storage")->check(CLI::IsMember({"f32", "bf16", "f16"}))->capture_default_str();
                 app.add_option("--calibrate", flags->calibration.files, "Prompts on which the causal potentials are found (repeatable)")
                     ->type_size(1)->expected(1)->take_all();
+                app.add_option("--calibrate-batches", flags->batches, "Batches of dual ascent (the method: 80)")
+                    ->check(CLI::Range(1, 100000))->capture_default_str();
+                app.add_option("--calibrate-batch-tokens", flags->batchTokens, "Counted tokens per batch (the method: 4096)")
+                    ->check(CLI::Range(1, 1 << 24))->capture_default_str();
                 app.add_flag("--json", flags->json, "One JSON document");
                 return [flags, &common] { return upcycle(common, *flags); };
             }};

@@ -95,7 +95,8 @@ private:
 /// Waits for the one job of a command.
 class WaitingSink : public EngineSink {
 public:
-    explicit WaitingSink(ProgressFunction progress) : m_progress(std::move(progress)) {}
+    WaitingSink(const Common &common, ProgressFunction progress) : m_common(common), m_progress(std::move(progress)) {}
+    void note(JobId, const std::string &text) override { cli::note(m_common, text); }
     void progress(JobId, const Progress &p) override
     {
         if (m_progress)
@@ -118,6 +119,7 @@ public:
     }
 
 private:
+    const Common &m_common;
     ProgressFunction m_progress;
     std::mutex m_mutex;
     std::condition_variable m_changed;
@@ -188,7 +190,7 @@ ProgressFunction progressPrinter(const Common &common)
 Result<Summary> runJob(const Common &common, Request request)
 {
     InterruptGuard interrupt;
-    const auto sink = std::make_shared<WaitingSink>(progressPrinter(common));
+    const auto sink = std::make_shared<WaitingSink>(common, progressPrinter(common));
     Engine engine(sink, common.threads);
     SPECTRA_TRY(const JobId job, engine.submit(std::move(request)));
     const std::stop_callback onStop(interrupt.token(), [&engine, job] { engine.cancel(job); });

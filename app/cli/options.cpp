@@ -67,6 +67,7 @@ Result<std::vector<Prompt>> PromptOptions::read() const
     for (std::size_t i = 0; i < texts.size(); ++i) {
         SPECTRA_TRY(auto some, parsePrompts(texts[i], fmt::format("--text:{}", i + 1), false, {}));
         some.front().id = fmt::format("text:{}", i + 1);
+        some.front().document.clear();
         some.front().group = group++;
         prompts.push_back(std::move(some.front()));
     }

@@ -48,6 +48,7 @@ struct Prompt {
     std::string id, domain, label, text;
     std::vector<std::int32_t> ids;           ///< given instead of text: nothing added or cut
     int group = 0;                           ///< prompts of one file share it; maxTokens counts per group
+    std::string document;                    ///< of a whole-document prompt: its sequences are named DOCUMENT:number
 };
 
 struct Sampling {
@@ -75,6 +76,7 @@ struct TraceRequest {
     int batch = 1;
     std::int64_t hiddenTokens = 8192;
     std::vector<std::pair<int, int>> maskExperts, forceExperts; ///< (decoder layer, expert)
+    bool ignoreDiskSpace = false;            ///< start even when the estimate does not fit the disk
     std::string commandLine;
 };
 
@@ -102,6 +104,7 @@ struct UpcycleRequest {
     std::filesystem::path output;
     bool overwrite = false;
     std::vector<Prompt> calibration;         ///< empty: not calibrated
+    int calibrationBatches = 0, calibrationBatchTokens = 0; ///< 0: the method's 80 and 4,096
 };
 
 struct CalibrateRequest {
@@ -138,13 +141,14 @@ struct TokenEvent {
     std::vector<std::uint16_t> topExperts;       ///< per MoE layer, kNoExpert = none
 };
 
-/// Receives a job's events on the engine thread, in order: started, then progress, tokens, records and traceOpened in any
+/// Receives a job's events on the engine thread, in order: started, then progress, note, tokens, records and traceOpened in any
 /// order, then exactly one finished. Implementations hand over and return at once.
 class EngineSink {
 public:
     virtual ~EngineSink() = default;
     virtual void started(JobId) {}
     virtual void progress(JobId, const Progress &) {}
+    virtual void note(JobId, const std::string &) {}     ///< a line for a person: "capturing 1,234 bytes per token"
     virtual void tokens(JobId, std::span<const TokenEvent>) {}
     virtual void traceOpened(JobId, std::shared_ptr<const TraceSource>) {}  ///< a live trace that grows while the job runs
     virtual void finished(JobId, Result<Summary>) {}

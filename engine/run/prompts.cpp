@@ -43,7 +43,12 @@ Result<std::vector<Prompt>> parsePrompts(std::string_view content, const std::st
         return inputError("is binary (it holds a zero byte)", name, "prompts are UTF-8 text or JSON lines");
     std::vector<Prompt> prompts;
     if (!jsonl) {
-        prompts.push_back({name + ":1", label, {}, std::string(content), {}});
+        Prompt prompt;
+        prompt.id = name + ":1";
+        prompt.domain = label;
+        prompt.text = std::string(content);
+        prompt.document = name;
+        prompts.push_back(std::move(prompt));
         return prompts;
     }
     std::int64_t number = 0;
