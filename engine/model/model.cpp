@@ -152,7 +152,8 @@ Result<std::unique_ptr<Model>> Model::load(std::shared_ptr<const Checkpoint> che
                                            std::stop_token stop)
 {
     return guarded("loading the model", [&]() -> Result<std::unique_ptr<Model>> {
-        const c10::InferenceMode inference;
+        // Not in inference mode: parameters of the router and weights may be trained later.
+        const torch::NoGradGuard noGrad;
         setTorchThreads();
         auto model = std::unique_ptr<Model>(new Model);
         Private &p = *model->d;

@@ -4,6 +4,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/core/progress.h"
 #include "engine/core/result.h"
+#include "engine/router/router.h"
 
 #include <cstdint>
 #include <filesystem>
@@ -42,9 +43,12 @@ struct UpcycleOptions {
 
 /// A checkpoint that presents `source` as a Mixture of Experts; tensors are made when they are read, so loading it and
 /// loading the folder written from it give the same model. Dense source: FFNs become experts. Source with experts: its
-/// experts stay, the router is replaced (experts, granularity, shared, layers and noise are then not used; topK 0 keeps).
+/// experts stay, the router is replaced (experts, granularity, shared, layers and noise are then not used; topK 0 keeps the source's).
 /// Errors: usage (options out of range, unknown router), input (the source lacks a tensor).
 [[nodiscard]] Result<std::shared_ptr<const Checkpoint>> upcycled(std::shared_ptr<const Checkpoint> source, const UpcycleOptions &options);
+
+/// `source` with the parameters and buffers that `router` has now, described by `config` (a calibrated or trained model).
+[[nodiscard]] std::shared_ptr<const Checkpoint> withRouter(std::shared_ptr<const Checkpoint> source, const Router &router, ModelConfig config);
 
 /// What goes into a written folder beside the tensors.
 struct FolderOptions {
