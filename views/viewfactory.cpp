@@ -3,6 +3,8 @@
 
 #include "views/gramview.h"
 #include "views/loadview.h"
+#include "views/spaceview.h"
+#include "views/trajectoryview.h"
 
 #include <QCoreApplication>
 
@@ -35,6 +37,8 @@ std::span<const ViewKind> viewKinds()
     static const std::vector<ViewKind> kinds = {
         {QStringLiteral("gram"), tr("Gram matrix"), tr("How alike the experts are: Gram matrices, overlap, co-activation"), make<GramView>},
         {QStringLiteral("load"), tr("Expert load"), tr("How assignments spread over experts, layers and domains"), make<LoadView>},
+        {QStringLiteral("space"), tr("Expert space"), tr("A map of token states or expert vectors, t-SNE or PCA, running live"), make<SpaceView>},
+        {QStringLiteral("trajectory"), tr("Token trajectory"), tr("Tokens by layers, coloured by their top expert"), make<TrajectoryView>},
     };
     return kinds;
 }
