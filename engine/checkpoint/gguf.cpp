@@ -5,11 +5,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
 #include <limits>
 #include <set>
+#include <tuple>
 
 namespace spectra {
 namespace {
@@ -162,6 +164,8 @@ Result<StoredTensor> readTensor(Cursor &c)
     const auto dims = c.read<std::uint32_t>();
     if (c.failed())
         return inputError("the list of tensors is cut off");
+    if (tensor.name.empty())
+        return inputError("a tensor has no name", fmt::format("byte {}", c.position()));
     const std::string where = "tensor " + printableUtf8(tensor.name);
     if (dims > kMaxDims)
         return inputError(fmt::format("has {} dimensions; at most {} are possible", dims, kMaxDims), where);
@@ -367,6 +371,13 @@ Result<GgufHeader> parseGguf(std::span<const std::byte> bytes)
                               where, "the file is cut off or damaged: fetch it anew");
         tensor.offset += start;
     }
+    std::vector<const StoredTensor *> order;
+    for (const StoredTensor &tensor : header.tensors)
+        order.push_back(&tensor);
+    std::sort(order.begin(), order.end(), [](const auto *a, const auto *b) { return std::tie(a->offset, a->bytes) < std::tie(b->offset, b->bytes); });
+    for (std::size_t i = 1; i < order.size(); ++i)
+        if (order[i]->offset < order[i - 1]->offset + order[i - 1]->bytes)
+            return inputError("overlaps tensor " + printableUtf8(order[i - 1]->name), "tensor " + printableUtf8(order[i]->name));
     return header;
 }
 

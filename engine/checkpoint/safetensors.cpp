@@ -8,8 +8,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <limits>
 #include <set>
+#include <tuple>
 
 namespace spectra {
 namespace {
