@@ -16,6 +16,8 @@
 #include <fstream>
 #include <memory>
 
+#undef slots // Qt's keyword is a field of TraceInfo here
+
 namespace spectra::cli {
 namespace fs = std::filesystem;
 namespace {

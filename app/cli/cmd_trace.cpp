@@ -27,11 +27,11 @@ Result<std::vector<std::pair<int, int>>> layerExperts(const std::vector<std::str
     for (const std::string &word : words) {
         std::pair<int, int> pair;
         const char *end = word.data() + word.size();
-        auto [at, error] = std::from_chars(word.data(), end, pair.first);
-        bool good = error == std::errc() && at != end && *at == ':';
+        const auto layer = std::from_chars(word.data(), end, pair.first);
+        bool good = layer.ec == std::errc() && layer.ptr != end && *layer.ptr == ':';
         if (good) {
-            std::tie(at, error) = std::from_chars(at + 1, end, pair.second);
-            good = error == std::errc() && at == end && pair.first >= 0 && pair.second >= 0;
+            const auto expert = std::from_chars(layer.ptr + 1, end, pair.second);
+            good = expert.ec == std::errc() && expert.ptr == end && pair.first >= 0 && pair.second >= 0;
         }
         if (!good)
             return usageError(fmt::format("'{}' is not LAYER:EXPERT", word), flag, "a decoder layer and an expert's index, as 3:0");
