@@ -11,6 +11,7 @@ namespace spectra {
 namespace {
 
 constexpr std::size_t shortWord = 40;        // symbols; longer words go through a heap
+constexpr std::size_t longWordStep = 65536;  // symbols looked at in one go
 constexpr std::size_t rememberedWords = 8192; // a power of two
 
 } // namespace
@@ -52,7 +53,7 @@ BpeRoom::BpeRoom(bool remember)
 }
 
 void BpeModel::charSymbol(std::string_view word, std::size_t at, std::size_t length, std::string &scratch,
-                          std::int32_t &pending, std::uint32_t &pendingAt, std::vector<WordToken> &out) const
+                          Pending &pending, std::vector<WordToken> &out) const
 {
     const std::string_view bytes = word.substr(at, length);
     std::string_view key = bytes;
@@ -65,8 +66,8 @@ void BpeModel::charSymbol(std::string_view word, std::size_t at, std::size_t len
         key = scratch;
     }
     if (const auto it = pieces.find(key); it != pieces.end()) {
-        if (pending >= 0)
-            out.push_back({std::exchange(pending, -1), pendingAt});
+        if (pending.id >= 0)
+            out.push_back({std::exchange(pending.id, -1), pending.at});
         out.push_back({it->second, std::uint32_t(at)});
         return;
     }
@@ -77,32 +78,29 @@ void BpeModel::charSymbol(std::string_view word, std::size_t at, std::size_t len
     }
     if (unknown < 0)
         return;
-    if (pending >= 0 && fuseUnknown)
+    if (pending.id >= 0 && fuseUnknown)
         return;
-    if (pending >= 0)
-        out.push_back({pending, pendingAt});
-    pending = unknown;
-    pendingAt = std::uint32_t(at);
+    if (pending.id >= 0)
+        out.push_back({pending.id, pending.at});
+    pending = {unknown, std::uint32_t(at)};
 }
 
-void BpeModel::symbols(std::string_view word, std::vector<WordToken> &out) const
+void BpeModel::symbols(std::string_view word, std::size_t &at, std::size_t most, Pending &pending,
+                       std::vector<WordToken> &out) const
 {
-    out.clear();
     std::string scratch;
-    std::int32_t pending = -1;
-    std::uint32_t pendingAt = 0;
     const bool plainBytes = byteLevel && prefix.empty() && suffix.empty();
-    for (std::size_t at = 0; at < word.size();) {
+    while (at < word.size() && out.size() < most) {
         const std::size_t length = byteLevel ? 1 : std::min(std::size_t(utf8::lengthOf(word[at])), word.size() - at);
         const std::int32_t id = plainBytes ? byteIds[static_cast<unsigned char>(word[at])] : -1;
-        if (id >= 0 && pending < 0)
+        if (id >= 0 && pending.id < 0)
             out.push_back({id, std::uint32_t(at)});
         else
-            charSymbol(word, at, length, scratch, pending, pendingAt, out);
+            charSymbol(word, at, length, scratch, pending, out);
         at += length;
     }
-    if (pending >= 0)
-        out.push_back({pending, pendingAt});
+    if (at == word.size() && pending.id >= 0)
+        out.push_back({std::exchange(pending.id, -1), pending.at});
 }
 
 void BpeModel::mergeShort(std::vector<WordToken> &tokens) const
@@ -140,8 +138,9 @@ void BpeModel::mergeShort(std::vector<WordToken> &tokens) const
     }
 }
 
-void BpeModel::mergeLong(const WordToken *initial, std::size_t count, BpeRoom &room) const
+void BpeModel::mergeLong(std::span<const WordToken> initial, BpeRoom &room) const
 {
+    const std::size_t count = initial.size();
     auto &symbols = room.m_symbols;
     auto &heap = room.m_heap;
     symbols.clear();
@@ -187,12 +186,50 @@ void BpeModel::mergeLong(const WordToken *initial, std::size_t count, BpeRoom &r
         candidate(top.at, false);
     }
     for (std::int32_t at = 0; at >= 0; at = symbols[std::size_t(at)].next)
-        room.tokens.push_back({symbols[std::size_t(at)].id, symbols[std::size_t(at)].at});
+        room.m_tokens.push_back({symbols[std::size_t(at)].id, symbols[std::size_t(at)].at});
 }
 
-void BpeModel::encode(std::string_view word, BpeRoom &room) const
+void BpeModel::mergePart(std::span<const WordToken> part, BpeRoom &room) const
 {
-    room.tokens.clear();
+    room.m_tokens.clear();
+    if (part.size() > shortWord) {
+        mergeLong(part, room);
+        return;
+    }
+    room.m_tokens.assign(part.begin(), part.end());
+    mergeShort(room.m_tokens);
+}
+
+void BpeModel::encodeLong(std::string_view word, std::size_t at, Pending pending, BpeRoom &room, const Emit &emit) const
+{
+    auto &initial = room.m_initial;
+    // No merge ever joins across a cut, so each part is merged by itself: room for one part is enough.
+    std::size_t looked = 1;
+    for (;;) {
+        std::size_t begin = 0;
+        for (; looked < initial.size(); ++looked) {
+            if (!prefix.empty()
+                || joints.find(lastChars[std::size_t(initial[looked - 1].id)], firstChars[std::size_t(initial[looked].id)]))
+                continue;
+            mergePart(std::span(initial).subspan(begin, looked - begin), room);
+            emit(room.m_tokens);
+            begin = looked;
+        }
+        initial.erase(initial.begin(), initial.begin() + std::ptrdiff_t(begin));
+        looked = initial.size();
+        if (at == word.size())
+            break;
+        symbols(word, at, initial.size() + longWordStep, pending, initial);
+        looked = std::max<std::size_t>(looked, 1);
+    }
+    mergePart(initial, room);
+    emit(room.m_tokens);
+}
+
+void BpeModel::encode(std::string_view word, BpeRoom &room, const Emit &emit) const
+{
+    auto &tokens = room.m_tokens;
+    tokens.clear();
     if (word.empty())
         return;
     BpeRoom::Remembered *slot = nullptr;
@@ -200,7 +237,8 @@ void BpeModel::encode(std::string_view word, BpeRoom &room) const
         slot = &room.m_remembered[std::hash<std::string_view>()(word) & (rememberedWords - 1)];
         if (slot->length == word.size() && std::memcmp(slot->text.data(), word.data(), word.size()) == 0) {
             for (std::size_t i = 0; i < slot->count; ++i)
-                room.tokens.push_back({slot->ids[i], slot->at[i]});
+                tokens.push_back({slot->ids[i], slot->at[i]});
+            emit(tokens);
             return;
         }
     }
@@ -208,47 +246,35 @@ void BpeModel::encode(std::string_view word, BpeRoom &room) const
     if (ignoreMerges) {
         std::string_view key = word;
         if (byteLevel) {
-            room.m_key.clear();
-            for (const char c : word)
-                utf8::append(room.m_key, bytealphabet::toChar(static_cast<unsigned char>(c)));
+            room.m_key = bytealphabet::spell(word);
             key = room.m_key;
         }
         if (const auto it = pieces.find(key); it != pieces.end()) {
-            room.tokens.push_back({it->second, 0});
+            tokens.push_back({it->second, 0});
             whole = true;
         }
     }
     if (!whole) {
-        auto &initial = room.m_initial;
-        symbols(word, initial);
-        if (initial.size() <= shortWord) {
-            room.tokens = initial;
-            mergeShort(room.tokens);
-        } else {
-            // No merge ever joins across a cut, so each part is merged by itself: the heap stays small.
-            std::size_t begin = 0;
-            for (std::size_t i = 1; i <= initial.size(); ++i) {
-                if (i < initial.size()
-                    && (!prefix.empty()
-                        || joints.find(lastChars[std::size_t(initial[i - 1].id)], firstChars[std::size_t(initial[i].id)])))
-                    continue;
-                if (i - begin == 1)
-                    room.tokens.push_back(initial[begin]);
-                else
-                    mergeLong(initial.data() + begin, i - begin, room);
-                begin = i;
-            }
+        Pending pending;
+        std::size_t at = 0;
+        room.m_initial.clear();
+        symbols(word, at, longWordStep, pending, room.m_initial);
+        if (at < word.size() || room.m_initial.size() > shortWord) {
+            encodeLong(word, at, pending, room, emit);
+            return;
         }
+        mergePart(room.m_initial, room);
     }
-    if (slot && room.tokens.size() <= BpeRoom::mostTokens) {
+    if (slot && tokens.size() <= BpeRoom::mostTokens) {
         slot->length = std::uint8_t(word.size());
-        slot->count = std::uint8_t(room.tokens.size());
+        slot->count = std::uint8_t(tokens.size());
         std::memcpy(slot->text.data(), word.data(), word.size());
-        for (std::size_t i = 0; i < room.tokens.size(); ++i) {
-            slot->ids[i] = room.tokens[i].id;
-            slot->at[i] = std::uint8_t(room.tokens[i].at);
+        for (std::size_t i = 0; i < tokens.size(); ++i) {
+            slot->ids[i] = tokens[i].id;
+            slot->at[i] = std::uint8_t(tokens[i].at);
         }
     }
+    emit(tokens);
 }
 
 } // namespace spectra

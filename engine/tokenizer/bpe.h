@@ -3,7 +3,8 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
+#include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -73,7 +74,6 @@ class BpeRoom {
 public:
     /// `remember`: worth it for long texts only.
     explicit BpeRoom(bool remember);
-    std::vector<WordToken> tokens; ///< of the last word
 
 private:
     friend class BpeModel;
@@ -94,6 +94,7 @@ private:
         std::array<std::int32_t, mostTokens> ids{};
     };
     std::vector<Remembered> m_remembered;
+    std::vector<WordToken> m_tokens;
     std::vector<WordToken> m_initial;
     std::vector<Symbol> m_symbols;
     std::vector<Candidate> m_heap;
@@ -118,15 +119,23 @@ public:
     PieceMap pieces;                         ///< of the model's vocabulary
     std::vector<std::uint32_t> firstChars, lastChars; ///< by id, of its spelling
 
-    /// Tokens of one word into room.tokens.
-    void encode(std::string_view word, BpeRoom &room) const;
+    /// Tokens of one word, handed on in order; of a long word in parts, so that nothing of its length is held.
+    using Emit = std::function<void(std::span<const WordToken>)>;
+    void encode(std::string_view word, BpeRoom &room, const Emit &emit) const;
 
 private:
-    void symbols(std::string_view word, std::vector<WordToken> &out) const;
+    /// The symbols of `word` from `at` on, which moves: all, or about `most`. `pending` carries an unknown token over.
+    struct Pending {
+        std::int32_t id = -1;
+        std::uint32_t at = 0;
+    };
+    void symbols(std::string_view word, std::size_t &at, std::size_t most, Pending &pending, std::vector<WordToken> &out) const;
+    void encodeLong(std::string_view word, std::size_t at, Pending pending, BpeRoom &room, const Emit &emit) const;
+    void mergePart(std::span<const WordToken> part, BpeRoom &room) const;
     void charSymbol(std::string_view word, std::size_t at, std::size_t length, std::string &scratch,
-                    std::int32_t &pending, std::uint32_t &pendingAt, std::vector<WordToken> &out) const;
+                    Pending &pending, std::vector<WordToken> &out) const;
     void mergeShort(std::vector<WordToken> &tokens) const;
-    void mergeLong(const WordToken *initial, std::size_t count, BpeRoom &room) const;
+    void mergeLong(std::span<const WordToken> initial, BpeRoom &room) const;
 };
 
 } // namespace spectra

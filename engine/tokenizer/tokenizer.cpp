@@ -22,10 +22,13 @@ public:
         : m_tables(tables), m_text(text), m_parseSpecial(parseSpecial), m_out(out), m_room(text.size() >= longText)
     {
         m_word = [this](const TextPiece &piece) {
-            m_tables.model.encode(piece.text, m_room);
-            for (const WordToken &token : m_room.tokens)
-                add(token.id, piece.map->origin(piece.at + token.at, m_hint), 0);
+            m_piece = &piece;
+            m_tables.model.encode(piece.text, m_room, m_emit);
             return true;
+        };
+        m_emit = [this](std::span<const WordToken> tokens) {
+            for (const WordToken &token : tokens)
+                add(token.id, m_piece->map->origin(m_piece->at + token.at, m_hint), 0);
         };
     }
 
@@ -50,7 +53,9 @@ private:
     void add(std::int32_t id, std::uint32_t at, std::uint8_t special)
     {
         m_out.ids.push_back(id);
-        m_out.byteOffsets.push_back(std::int32_t(at));
+        // An unknown character fused over byte tokens comes after them: its place must not go back.
+        const std::int32_t last = m_out.byteOffsets.empty() ? 0 : m_out.byteOffsets.back();
+        m_out.byteOffsets.push_back(std::max(last, std::int32_t(at)));
         m_out.special.push_back(special);
     }
     void addAdded(std::int32_t index, std::uint32_t at)
@@ -102,9 +107,10 @@ private:
                 add(id, std::uint32_t(at), 0);
                 continue;
             }
-            model.encode("\xEF\xBF\xBD", m_room);
-            for (const WordToken &token : m_room.tokens)
-                add(token.id, std::uint32_t(at), 0);
+            model.encode("\xEF\xBF\xBD", m_room, [&](std::span<const WordToken> tokens) {
+                for (const WordToken &token : tokens)
+                    add(token.id, std::uint32_t(at), 0);
+            });
         }
     }
 
@@ -115,6 +121,8 @@ private:
     BpeRoom m_room;
     RegexMatcher m_matcher;
     PreTokenizer::Word m_word;
+    BpeModel::Emit m_emit;
+    const TextPiece *m_piece = nullptr;
     std::optional<Error> m_error;
     std::size_t m_hint = 0;
 };
