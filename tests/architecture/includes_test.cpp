@@ -122,8 +122,9 @@ TEST_F(Architecture, theDoorToTheEngineShowsNoTorch)
     static const std::set<std::string> open = {"engine/run/engine.h", "engine/run/prompts.h", "engine/run/catalog.h"};
     for (const Include &i : includes) {
         const std::string from = moduleOf(i.file);
-        if (i.target.starts_with("engine/run/") && from != "engine/run")
+        if (i.target.starts_with("engine/run/") && from != "engine/run") {
             EXPECT_TRUE(open.contains(i.target)) << i.file << ":" << i.line << " includes the private header " << i.target;
+        }
     }
 }
 
@@ -150,8 +151,9 @@ TEST_F(Architecture, torchAndQtNeverMeet)
 TEST_F(Architecture, hdf5StaysInSourcesOfTrace)
 {
     for (const Include &i : includes)
-        if (i.target == "hdf5.h" || i.target == "hdf5_hl.h" || i.target.starts_with("H5"))
+        if (i.target == "hdf5.h" || i.target == "hdf5_hl.h" || i.target.starts_with("H5")) {
             EXPECT_TRUE(i.file.starts_with("engine/trace/")) << i.file << ":" << i.line << ": HDF5 is for engine/trace";
+        }
 }
 
 TEST_F(Architecture, everyFileNamesItsLicence)
@@ -172,8 +174,9 @@ TEST_F(Architecture, everyModuleExplainsItself)
 {
     for (const auto &[module, rule] : allowed()) {
         const fs::path folder = fs::path(SPECTRA_SOURCE_DIR) / module;
-        if (fs::exists(folder / "CMakeLists.txt"))
+        if (fs::exists(folder / "CMakeLists.txt")) {
             EXPECT_TRUE(fs::exists(folder / "README.md")) << module << " has no README.md";
+        }
     }
 }
 
