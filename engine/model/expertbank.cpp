@@ -204,6 +204,12 @@ void intervene(RoutingStep &step, const Intervention &intervention)
     for (std::int64_t t = 0; t < n; ++t) {
         std::int64_t *const row = id + t * k;
         float *const rowWeight = w + t * k;
+        std::int64_t slot = k - 1;
+        for (const int forced : intervention.forced) {
+            if (slot < 0 || std::find(row, row + k, forced) != row + k)
+                continue;
+            row[slot--] = forced;
+        }
         double before = 0, after = 0;
         for (std::int64_t s = 0; s < k; ++s) {
             before += static_cast<double>(rowWeight[s]);
@@ -216,12 +222,6 @@ void intervene(RoutingStep &step, const Intervention &intervention)
         if (after > 0 && after != before)
             for (std::int64_t s = 0; s < k; ++s)
                 rowWeight[s] = static_cast<float>(rowWeight[s] * (before / after));
-        std::int64_t slot = k - 1;
-        for (const int forced : intervention.forced) {
-            if (slot < 0 || std::find(row, row + k, forced) != row + k)
-                continue;
-            row[slot--] = forced;
-        }
         // Descending weight again, empty slots last.
         std::vector<std::pair<float, std::int64_t>> order;
         for (std::int64_t s = 0; s < k; ++s)

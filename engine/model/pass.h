@@ -33,9 +33,9 @@ struct PassInput {
     bool lastOnly = false;
 };
 
-/// Experts of one layer taken out or put in after routing. A masked expert's weight becomes 0 and the others of the token
-/// are renormalised to the same sum (all masked: the routed part is 0). A forced expert takes the slot of least weight
-/// of every token that has not chosen it, and that slot's weight; several take the last slots in order.
+/// Experts of one layer put in or taken out after routing. First a forced expert takes the slot of least weight of every
+/// token that has not chosen it, and that slot's weight (several take the last slots in order). Then a masked expert's
+/// weight becomes 0 and the others of the token are renormalised to the same sum (all masked: the routed part is 0).
 struct Intervention {
     std::vector<int> masked, forced;
 };

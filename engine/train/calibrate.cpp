@@ -201,6 +201,10 @@ Result<CalibrationResult> calibrate(Model &model, std::span<const CalibrationSeq
     };
 
     const auto work = [&]() -> Result<CalibrationResult> {
+        // Potentials found at another ε are in use as g·ε₀/ε: steps are taken in what is in use, and stored so in the end.
+        const nlohmann::json routerOptions = nlohmann::json::parse(model.router()->options(), nullptr, false);
+        const double epsilon = routerOptions.value("sinkhorn_epsilon", 0.05), found = routerOptions.value("calibrated_epsilon", 0.0);
+        const double inUse = found > 0 ? found / epsilon : 1;
         const double experts = static_cast<double>(model.config().experts), k = static_cast<double>(model.config().topK);
         CalibrationResult result;
         Batches batches(usable);
@@ -217,7 +221,7 @@ Result<CalibrationResult> calibrate(Model &model, std::span<const CalibrationSeq
             for (std::size_t l = 0; l < buffers.size(); ++l) {
                 const torch::Tensor load = torch::tensor(loads[l], torch::kFloat64);
                 torch::Tensor g = buffers[l].potential.cpu().to(torch::kFloat64);
-                g = g + step * (1 - load * (experts / (static_cast<double>(batch.counted) * k)));
+                g = g + step / inUse * (1 - load * (experts / (static_cast<double>(batch.counted) * k)));
                 buffers[l].potential.copy_(g - g.mean());
             }
             result.countedTokens += batch.counted;
@@ -228,6 +232,12 @@ Result<CalibrationResult> calibrate(Model &model, std::span<const CalibrationSeq
         SPECTRA_TRY(const auto loadsAfter, loadsOf(model, batches.next(options.batchTokens), stop));
         result.cvAfter = variations(loadsAfter);
         result.batches = options.batches;
+        {
+            const torch::NoGradGuard noGrad;
+            for (LayerBuffers &b : buffers)
+                b.potential.mul_(inUse);
+        }
+        model.router()->setCalibrated();
         return result;
     };
     Result<CalibrationResult> result = work();

@@ -35,7 +35,8 @@ struct CalibrationResult {
 };
 
 /// Finds mean_expression (one pass) and the potentials (dual ascent, all layers at once) with weights frozen; the model's
-/// router holds them afterwards, also when cancelled half-way (the best so far is not kept: buffers go back).
+/// router holds them afterwards; after an error or a stop it holds what it had before. To write the result, give
+/// withRouter() (upcycle.h) the model's checkpoint, router and a config with routerCalibrated set.
 /// Errors: usage (router is not SPECTRA with scoring osr and scope causal, no counted tokens), cancelled.
 [[nodiscard]] Result<CalibrationResult> calibrate(Model &model, std::span<const CalibrationSequence> sequences,
                                                   const CalibrateOptions &options, const ProgressFunction &progress, std::stop_token stop);

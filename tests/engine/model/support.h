@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/core/files.h"
+#include "engine/core/random.h"
 #include "engine/model/model.h"
 
 #include <gtest/gtest.h>
