@@ -332,6 +332,8 @@ Result<GgufHeader> parseGguf(std::span<const std::byte> bytes)
         return inputError(fmt::format("says that it holds {} metadata keys, more than fit in the file", valueCount), "byte 16");
     if (tensorCount > c.remaining() / 24)
         return inputError(fmt::format("says that it holds {} tensors, more than fit in the file", tensorCount), "byte 8");
+    if (valueCount > kMaxTensors || tensorCount > kMaxTensors)
+        return inputError(fmt::format("holds {} keys and {} tensors; at most {} of each are accepted", valueCount, tensorCount, kMaxTensors), "byte 8");
     for (std::uint64_t i = 0; i < valueCount; ++i) {
         const std::uint64_t at = c.position();
         std::string key(c.string(kMaxKey));

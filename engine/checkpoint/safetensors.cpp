@@ -119,6 +119,8 @@ public:
             m_name = text;
             if (!m_names.insert(text).second)
                 return wrong("occurs twice");
+            if (m_names.size() > kMaxTensors)
+                return wrong(fmt::format("is one of more than {} tensors", kMaxTensors));
             return true;
         }
         m_field = text;

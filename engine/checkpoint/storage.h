@@ -31,6 +31,9 @@ struct StoredTensor {
     int file = 0;                        ///< index of the file
 };
 
+/// Most tensors and metadata keys that one model may have. The largest published ones have about 10^5.
+inline constexpr std::int64_t kMaxTensors = 1'000'000;
+
 /// Elements and bytes of one block of a storage type; 1 and the element's size for plain ones.
 struct BlockSize {
     std::int64_t elements = 1;

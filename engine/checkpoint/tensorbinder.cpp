@@ -166,6 +166,9 @@ void TensorBinder::experts(std::int64_t layer, const ExpertNames &names, std::in
 {
     if (!m_result.ok())
         return;
+    // A small file can name very many one-element experts; a description of each takes a hundred times its bytes.
+    if (static_cast<std::int64_t>(m_infos.size()) + 3 * count > kMaxTensors)
+        return fail(fmt::format("the model has more than {} tensors", kMaxTensors), fmt::format("model.layers.{}.mlp.experts", layer));
     using Shape = std::vector<std::int64_t>;
     const std::string prefix = fmt::format("model.layers.{}.mlp.experts.", layer);
     constexpr std::array<const char *, 3> suffixes = {".gate_proj.weight", ".up_proj.weight", ".down_proj.weight"};
