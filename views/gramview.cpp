@@ -304,7 +304,10 @@ std::vector<GramView::Place> GramView::places(const QRectF &area, const Theme &t
         // Whole pixels per cell keep the grid even on the screen.
         if (side > m_data->experts * 4)
             side = std::floor(side / m_data->experts) * m_data->experts;
-        result.push_back({shownLayer(), QRectF(area.left() + labels, area.top() + theme.em() * 0.15, side, side), labels});
+        // Matrix, bar and figures stand together in the middle of a wide area.
+        const double needed = labels + side + bar + theme.em() * 14;
+        const double shift = std::max(0.0, (area.width() - needed) / 2);
+        result.push_back({shownLayer(), QRectF(std::floor(area.left() + labels + shift), area.top() + theme.em() * 0.15, side, side), labels});
         return result;
     }
     // Small multiples: the number of columns that gives the largest squares.
@@ -418,7 +421,7 @@ void GramView::paintContent(QPainter &p, const QRectF &area, const Theme &theme)
     }
     if (all.empty())
         return;
-    const auto format = [&](double v) { return formatNumber(v, 2); };
+    const auto format = [](double v) { return formatTick(v); };
     std::vector<double> ticks = symmetric ? std::vector<double>{-1, -0.5, 0, 0.5, 1} : niceTicks(0, top, 4);
     const double barLabels = textWidth(theme.small, QStringLiteral("−0.5")) + theme.em() * 0.5;
     const double room = area.right() - used.right();

@@ -366,7 +366,7 @@ void LoadView::paintBars(QPainter &p, const QRectF &area, const Theme &theme)
         p.setPen(QPen(theme.grid, theme.hairline()));
         p.drawLine(QPointF(plot.left(), y), QPointF(plot.right(), y));
         drawLabel(p, QRectF(area.left(), y - h / 2, plot.left() - area.left() - theme.em() * 0.35, h), Qt::AlignRight | Qt::AlignVCenter,
-                  formatNumber(t, 3) + QStringLiteral(" %"), theme.small, theme.muted);
+                  formatTick(t) + QStringLiteral(" %"), theme.small, theme.muted);
     }
     const auto sequence = order();
     const double slot = plot.width() / e, gap = std::clamp(slot * 0.22, slot > 3 ? 1.0 : 0.0, theme.em() * 1.2);
@@ -520,7 +520,7 @@ void LoadView::paintMap(QPainter &p, const QRectF &area, const Theme &theme)
         static const double ticks[] = {-2, -1, 0, 1, 2};
         const double top = plot.top(), height = std::min(plot.height(), theme.em() * 14);
         drawColorBar(p, QRectF(right + theme.em() * 0.9, top, area.right() - right - theme.em() * 0.6, height), map, ticks, -2, 2,
-                     [](double v) { return QStringLiteral("×") + formatNumber(std::exp2(v), 3); }, {}, theme);
+                     [](double v) { return QStringLiteral("×") + formatTick(std::exp2(v)); }, {}, theme);
     }
 }
 

@@ -41,6 +41,14 @@ QString formatCount(qint64 n)
     return QLocale(QLocale::English).toString(n);
 }
 
+QString formatTick(double value)
+{
+    QString text = QString::number(value, 'g', 6);
+    if (text.startsWith(QLatin1Char('-')))
+        text.replace(0, 1, QChar(0x2212));
+    return text;
+}
+
 std::vector<double> niceTicks(double low, double high, int count)
 {
     std::vector<double> ticks;

@@ -19,6 +19,8 @@ namespace spectra {
 [[nodiscard]] QString formatNumber(double value, int significant = 3);
 [[nodiscard]] QString formatPercent(double share, int decimals = 1); ///< 0.129 → "12.9 %"
 [[nodiscard]] QString formatCount(qint64 n);                         ///< 8192 → "8,192"
+/// A tick's value without padding: 0.5, 15, −1.
+[[nodiscard]] QString formatTick(double value);
 /// About `count` round values inside [low, high].
 [[nodiscard]] std::vector<double> niceTicks(double low, double high, int count);
 

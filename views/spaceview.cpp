@@ -527,7 +527,7 @@ void SpaceView::paintContent(QPainter &p, const QRectF &area, const Theme &theme
             return;
         const auto ticks = niceTicks(m_low, m_high, 4);
         drawColorBar(p, QRectF(x, area.top(), area.right() - x, std::min(area.height(), em * 13)), ColorMap::get(ColorMapId::viridis), ticks, m_low, m_high,
-                     [](double v) { return formatNumber(v, 3); }, tr("nats"), theme);
+                     [](double v) { return formatTick(v); }, tr("nats"), theme);
         return;
     }
     std::vector<LegendEntry> entries;

@@ -355,7 +355,7 @@ TrajectoryView::Layout TrajectoryView::layout(const QRectF &area, const Theme &t
     else
         texts = h; // an axis of token numbers
     l.cells.setBottom(std::max(l.cells.top() + layers * 2.0, l.cells.bottom() - texts - em * 0.2));
-    l.rowHeight = std::min(l.cells.height() / layers, em * 3.2);
+    l.rowHeight = std::min(l.cells.height() / layers, em * 7);
     l.cells.setHeight(l.rowHeight * layers);
     l.selection = QRectF(l.cells.left(), area.top(), l.cells.width(), em * 0.32);
     l.texts = QRectF(l.cells.left(), l.cells.bottom() + em * 0.2, l.cells.width(), texts);
@@ -441,7 +441,7 @@ void TrajectoryView::paintImage(QPainter &p, const Layout &l, const Theme &theme
     p.restore();
 }
 
-void TrajectoryView::paintTexts(QPainter &p, const Layout &l, const Theme &theme)
+void TrajectoryView::paintTexts(QPainter &p, const Layout &l, double canvasLeft, const Theme &theme)
 {
     const double h = lineHeight(theme.small), em = theme.em();
     const auto first = static_cast<std::int64_t>(m_first), last = std::min(m_data->tokens, static_cast<std::int64_t>(std::ceil(m_last)));
@@ -462,7 +462,8 @@ void TrajectoryView::paintTexts(QPainter &p, const Layout &l, const Theme &theme
         }
         const QString unit = tr("token");
         const double w = textWidth(theme.small, unit);
-        drawLabel(p, QRectF(l.cells.left() - w - em * 0.6, l.texts.top(), w + 1, h), Qt::AlignLeft | Qt::AlignVCenter, unit, theme.small, theme.faint);
+        if (l.cells.left() - canvasLeft >= w + em * 0.6)
+            drawLabel(p, QRectF(l.cells.left() - w - em * 0.6, l.texts.top(), w + 1, h), Qt::AlignLeft | Qt::AlignVCenter, unit, theme.small, theme.faint);
         return;
     }
     if (!m_texts)
@@ -572,20 +573,19 @@ void TrajectoryView::paintContent(QPainter &p, const QRectF &area, const Theme &
     if (t)
         if (const std::size_t n = t->highlight.count(); n > 0 && n <= 200)
             t->highlight.forEach([&](std::size_t row) { column(static_cast<std::int64_t>(row), theme.hover, std::max(1.0, theme.hairline())); });
-    paintTexts(p, l, theme);
+    paintTexts(p, l, area.left(), theme);
     if (m_data->color == QLatin1String("expert")) {
         if (!l.legend.isEmpty() && l.legend.bottom() <= area.bottom() + 2) {
             std::vector<LegendEntry> entries;
-            const auto &selected = session()->selectedExperts();
             for (int e = 0; e < m_data->experts; ++e)
-                entries.push_back({QStringLiteral("E%1").arg(e), expertColor(e), Glyph::square, !selected.empty() && !std::binary_search(selected.begin(), selected.end(), e), e});
+                entries.push_back({QStringLiteral("E%1").arg(e), expertColor(e), Glyph::square, false, e});
             drawLegend(p, l.legend, entries, theme);
         }
     } else if (area.right() - l.cells.right() > em * 2) {
         const auto ticks = niceTicks(static_cast<double>(m_data->low), static_cast<double>(m_data->high), 4);
         drawColorBar(p, QRectF(l.cells.right() + em * 0.5, l.cells.top(), area.right() - l.cells.right() - em * 0.5, std::max(l.cells.height(), em * 5)),
                      ColorMap::get(theme.isDark() ? ColorMapId::magma : ColorMapId::viridis), ticks, static_cast<double>(m_data->low), static_cast<double>(m_data->high),
-                     [](double v) { return formatNumber(v, 3); }, {}, theme);
+                     [](double v) { return formatTick(v); }, {}, theme);
     }
 }
 

@@ -63,7 +63,7 @@ private:
     void describe();
     [[nodiscard]] QRgb cellColor(int layer, std::int64_t token, const Theme &theme) const;
     void paintImage(QPainter &p, const Layout &l, const Theme &theme);
-    void paintTexts(QPainter &p, const Layout &l, const Theme &theme);
+    void paintTexts(QPainter &p, const Layout &l, double canvasLeft, const Theme &theme);
 
     std::shared_ptr<const TrajectoryData> m_data;
     std::shared_ptr<const TokenTexts> m_texts;

@@ -7,6 +7,7 @@
 
 #include <QActionGroup>
 #include <QComboBox>
+#include <QFontInfo>
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QMenu>
@@ -35,6 +36,9 @@ View::View(const QString &id, const QString &title, QWidget *parent)
     layout->setSpacing(0);
     m_bar = new QWidget(this);
     m_bar->setObjectName(QStringLiteral("viewBar"));
+    QFont barFont = font(); // small: docks are
+    barFont.setPixelSize(std::max(9, QFontInfo(barFont).pixelSize() - 1));
+    m_bar->setFont(barFont);
     m_barLayout = new QHBoxLayout(m_bar);
     m_barLayout->setContentsMargins(6, 3, 4, 3);
     m_barLayout->setSpacing(4);
