@@ -1,2 +1,50 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# An installed program finds its LibTorch beside itself: PREFIX/lib/spectra keeps the wheel's layout, whose libraries look
+# for each other by relative paths.
 include(GNUInstallDirs)
+
+set(spectra_torch_place "${CMAKE_INSTALL_LIBDIR}/spectra")
+foreach(program spectra spectra-workbench)
+    if(TARGET ${program})
+        set_target_properties(${program} PROPERTIES INSTALL_RPATH "$ORIGIN/../${spectra_torch_place}/torch/lib")
+        install(TARGETS ${program} RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+    endif()
+endforeach()
+if(TARGET spectra-probe)
+    install(TARGETS spectra-probe RUNTIME DESTINATION libexec)
+endif()
+
+file(GLOB spectra_torch_libraries "${TorchWheel_ROOT_DIR}/lib/libtorch_cpu.so" "${TorchWheel_ROOT_DIR}/lib/libc10.so"
+    "${TorchWheel_ROOT_DIR}/lib/libgomp*.so*" "${TorchWheel_ROOT_DIR}/lib/libgfortran*.so*")
+install(FILES ${spectra_torch_libraries} DESTINATION "${spectra_torch_place}/torch/lib")
+file(GLOB spectra_cuda_companions "${TorchWheel_ROOT_DIR}/../nvidia/cu13/lib/libcudart.so*" "${TorchWheel_ROOT_DIR}/../nvidia/cu13/lib/libcupti.so*")
+if(spectra_cuda_companions)
+    install(FILES ${spectra_cuda_companions} DESTINATION "${spectra_torch_place}/nvidia/cu13/lib")
+endif()
+if(TARGET spectra_cuda)
+    install(TARGETS spectra_cuda LIBRARY DESTINATION "${spectra_torch_place}")
+endif()
+
+install(DIRECTORY resources/prompts DESTINATION "${CMAKE_INSTALL_DATADIR}/spectra")
+install(PROGRAMS packaging/setup DESTINATION "${CMAKE_INSTALL_DATADIR}/spectra/packaging")
+install(FILES packaging/debian-packages.txt packaging/libtorch.txt packaging/sample-model.txt DESTINATION "${CMAKE_INSTALL_DATADIR}/spectra/packaging")
+install(FILES LICENSE README.md DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/spectra")
+foreach(entry "packaging/spectra-workbench.desktop:applications" "packaging/spectra-workbench.metainfo.xml:metainfo"
+        "packaging/spectra-workbench.mime.xml:mime/packages" "resources/icons/spectra-workbench.svg:icons/hicolor/scalable/apps")
+    string(REPLACE ":" ";" entry "${entry}")
+    list(GET entry 0 source)
+    list(GET entry 1 place)
+    if(EXISTS "${PROJECT_SOURCE_DIR}/${source}")
+        install(FILES "${source}" DESTINATION "${CMAKE_INSTALL_DATADIR}/${place}")
+    endif()
+endforeach()
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME spectra-workbench)
+set(CPACK_PACKAGE_CONTACT "The SPECTRA Workbench developers")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "Visual analytics of Mixture-of-Experts routing")
+set(CPACK_DEBIAN_PACKAGE_SECTION science)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS OFF)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "libqt6widgets6, libqt6printsupport6, libqt6svg6, libqcustomplot2.1-qt6, libhdf5-103-1, libhdf5-hl-100, libpcre2-8-0, libicu72, libfmt9, libspdlog1.10")
+set(CPACK_PACKAGING_INSTALL_PREFIX "/usr")
+include(CPack)
