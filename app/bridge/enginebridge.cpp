@@ -128,20 +128,20 @@ void EngineBridge::deliver()
     for (Event &event : events) {
         switch (event.kind) {
         case Event::Kind::started:
-            emit jobStarted(event.job);
+            Q_EMIT jobStarted(event.job);
             break;
         case Event::Kind::progress:
-            emit jobProgress(event.job, event.progress);
+            Q_EMIT jobProgress(event.job, event.progress);
             break;
         case Event::Kind::tokens:
-            emit jobTokens(event.job, std::make_shared<const std::vector<TokenEvent>>(std::move(event.tokens)));
+            Q_EMIT jobTokens(event.job, std::make_shared<const std::vector<TokenEvent>>(std::move(event.tokens)));
             break;
         case Event::Kind::trace:
-            emit jobTraceOpened(event.job, std::move(event.trace));
+            Q_EMIT jobTraceOpened(event.job, std::move(event.trace));
             break;
         case Event::Kind::finished:
             std::erase(m_openJobs, event.job);
-            emit jobFinished(event.job, std::move(event.result));
+            Q_EMIT jobFinished(event.job, std::move(event.result));
             break;
         }
     }

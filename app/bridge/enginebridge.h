@@ -34,7 +34,7 @@ public:
 
     static constexpr int deliveryIntervalMs = 34;
 
-signals:
+Q_SIGNALS:
     void jobStarted(spectra::JobId job);
     void jobProgress(spectra::JobId job, const spectra::Progress &progress);
     void jobTokens(spectra::JobId job, std::shared_ptr<const std::vector<spectra::TokenEvent>> tokens);

@@ -32,13 +32,13 @@ quint64 TraceLoader::load(const QString &path)
         m_requests.erase(found);
         const Opened opened = watcher->result();
         if (cancelled)
-            emit failed(request, path, cancelledError());
+            Q_EMIT failed(request, path, cancelledError());
         else if (!opened->ok())
-            emit failed(request, path, opened->error());
+            Q_EMIT failed(request, path, opened->error());
         else
-            emit loaded(request, {path, opened->value()});
+            Q_EMIT loaded(request, {path, opened->value()});
     });
-    emit started(request, path);
+    Q_EMIT started(request, path);
     watcher->setFuture(QtConcurrent::run(&m_pool, [opener = m_opener, path, stop]() -> Opened {
         auto opened = opener(path, stop);
         if (opened.ok() && !stop.stop_requested()) {

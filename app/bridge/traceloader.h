@@ -38,7 +38,7 @@ public:
     void close();
     [[nodiscard]] int pending() const { return static_cast<int>(m_requests.size()); }
 
-signals:
+Q_SIGNALS:
     void started(quint64 request, const QString &path);
     void loaded(quint64 request, const spectra::OpenedTrace &trace);
     void failed(quint64 request, const QString &path, const spectra::Error &error);
