@@ -98,12 +98,16 @@ Result<std::shared_ptr<const TokenColumns>> tokenColumns(const std::shared_ptr<c
         columns->mask.insert(columns->mask.end(), b.mask.begin(), b.mask.end());
         if (b.nll.size() == rows)
             columns->nll.insert(columns->nll.end(), b.nll.begin(), b.nll.end());
+        if (b.nextTop1.size() == rows)
+            columns->nextTop1.insert(columns->nextTop1.end(), b.nextTop1.begin(), b.nextTop1.end());
         for (std::size_t i = 0; i < std::min(rows, b.text.size()); ++i)
             columns->text.try_emplace(b.id[i], b.text[i]);
     }
     if (columns->nll.size() != n)
         columns->nll.clear();
-    keep(key, source, columns, n * 13);
+    if (columns->nextTop1.size() != n)
+        columns->nextTop1.clear();
+    keep(key, source, columns, n * 17);
     return std::shared_ptr<const TokenColumns>(columns);
 }
 

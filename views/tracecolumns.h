@@ -13,10 +13,11 @@
 
 namespace spectra {
 
-/// Narrow columns of all tokens that several views need: read once per trace, 13 bytes a token. Immutable.
+/// Narrow columns of all tokens that several views need: read once per trace, 17 bytes a token. Immutable.
 struct TokenColumns {
     std::int64_t tokens = 0;
     std::vector<std::int32_t> id, sequence;
+    std::vector<std::int32_t> nextTop1;              ///< empty when absent
     std::vector<std::uint8_t> mask;
     std::vector<float> nll;                          ///< empty when absent
     std::vector<std::int16_t> domainOfSequence;      ///< index into TraceInfo::domains, −1 unknown

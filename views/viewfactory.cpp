@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "views/viewfactory.h"
 
+#include "views/detailsview.h"
 #include "views/gramview.h"
 #include "views/loadview.h"
+#include "views/metricsview.h"
 #include "views/spaceview.h"
 #include "views/trajectoryview.h"
 
@@ -39,6 +41,8 @@ std::span<const ViewKind> viewKinds()
         {QStringLiteral("load"), tr("Expert load"), tr("How assignments spread over experts, layers and domains"), make<LoadView>},
         {QStringLiteral("space"), tr("Expert space"), tr("A map of token states or expert vectors, t-SNE or PCA, running live"), make<SpaceView>},
         {QStringLiteral("trajectory"), tr("Token trajectory"), tr("Tokens by layers, coloured by their top expert"), make<TrajectoryView>},
+        {QStringLiteral("metrics"), tr("Metrics"), tr("Every metric with interval, chance level and course over the layers"), make<MetricsView>},
+        {QStringLiteral("details"), tr("Token and expert"), tr("The token under the mouse with its route, and the expert that took it"), make<DetailsView>},
     };
     return kinds;
 }
