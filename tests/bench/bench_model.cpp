@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Decode and prefill speed of the decoder, alone or in turns with a peer (peer_transformers.py) on the same machine:
+//
+//   bench_model MODEL.gguf [--peer "python3 tests/bench/peer_transformers.py MODEL.gguf"] [--rounds 3] [--only NAME,NAME] [--threads N]
+//
+// Prints tokens per second of both and the ratio of the medians. Turns are interleaved, so that other load hits both alike.
+#include "engine/core/files.h"
+#include "engine/core/parallel.h"
+#include "engine/core/random.h"
+#include "engine/model/model.h"
+#include "engine/train/upcycle.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace spectra;
+
+double now()
+{
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+template <typename T> T need(Result<T> result)
+{
+    if (!result) {
+        std::fprintf(stderr, "error: %s: %s\n", result.error().what.c_str(), result.error().where.c_str());
+        std::exit(1);
+    }
+    return std::move(*result);
+}
+
+/// A process that answers "NAME\n" with "tokens-per-second\n".
+class Peer {
+public:
+    explicit Peer(const std::string &command)
+    {
+        int to[2], from[2];
+        if (pipe(to) != 0 || pipe(from) != 0)
+            std::exit(1);
+        m_process = fork();
+        if (m_process == 0) {
+            dup2(to[0], 0);
+            dup2(from[1], 1);
+            close(to[1]);
+            close(from[0]);
+            execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+            _exit(127);
+        }
+        close(to[0]);
+        close(from[1]);
+        m_to = fdopen(to[1], "w");
+        m_from = fdopen(from[0], "r");
+    }
+    ~Peer()
+    {
+        std::fclose(m_to);
+        std::fclose(m_from);
+        waitpid(m_process, nullptr, 0);
+    }
+    Peer(const Peer &) = delete;
+    Peer &operator=(const Peer &) = delete;
+    double measure(const std::string &name)
+    {
+        std::fprintf(m_to, "%s\n", name.c_str());
+        std::fflush(m_to);
+        char line[256];
+        return std::fgets(line, sizeof(line), m_from) ? std::atof(line) : 0;
+    }
+
+private:
+    pid_t m_process = 0;
+    FILE *m_to = nullptr, *m_from = nullptr;
+};
+
+std::vector<std::int32_t> ids(int n)
+{
+    Random random(7);
+    std::vector<std::int32_t> v;
+    for (int i = 0; i < n; ++i)
+        v.push_back(static_cast<std::int32_t>(random.below(40000)));
+    return v;
+}
+
+/// Greedy decode behind a prompt of 32 tokens, the prompt not timed.
+double decode(Model &model, int tokens, const PassHooks &hooks)
+{
+    SequenceState state = model.newSequence(32 + tokens);
+    std::vector<std::int32_t> next = ids(32);
+    double begin = 0;
+    for (int i = 0; i <= tokens; ++i) {
+        PassInput input;
+        input.lastOnly = true;
+        input.sequences.push_back({next, {}, &state});
+        const torch::Tensor logits = need(model.logits(need(model.forward(input, hooks)), hooks.timing));
+        next = {static_cast<std::int32_t>(logits.argmax().item<std::int64_t>())};
+        if (i == 0)
+            begin = now();
+    }
+    return tokens / (now() - begin);
+}
+
+double prefill(Model &model, int tokens, const PassHooks &hooks)
+{
+    const auto prompt = ids(tokens);
+    PassInput input;
+    input.lastOnly = true;
+    input.sequences.push_back({prompt, {}, nullptr});
+    const double begin = now();
+    need(model.logits(need(model.forward(input, hooks)), hooks.timing));
+    return tokens / (now() - begin);
+}
+
+double median(std::vector<double> v)
+{
+    std::sort(v.begin(), v.end());
+    return v.empty() ? 0 : v[v.size() / 2];
+}
+
+struct Work {
+    std::string name, peer, variant;
+    bool decode = true;
+    Compute compute = Compute::f32;
+};
+
+std::unique_ptr<Model> make(const std::shared_ptr<const Checkpoint> &source, const Work &work)
+{
+    LoadOptions load;
+    load.compute = work.compute;
+    if (work.variant.empty())
+        return need(Model::load(source, load));
+    UpcycleOptions options;
+    options.routerJson = work.variant;
+    return need(Model::load(need(upcycled(source, options)), load));
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    std::string path, peerCommand, only;
+    int rounds = 3;
+    for (int i = 1; i < argc; ++i) {
+        const std::string a = argv[i];
+        const auto value = [&] { return std::string(i + 1 < argc ? argv[++i] : ""); };
+        if (a == "--peer")
+            peerCommand = value();
+        else if (a == "--rounds")
+            rounds = std::max(1, std::atoi(value().c_str()));
+        else if (a == "--only")
+            only = "," + value() + ",";
+        else if (a == "--threads")
+            setThreadCount(std::atoi(value().c_str()));
+        else
+            path = a;
+    }
+    if (path.empty()) {
+        std::fprintf(stderr, "usage: bench_model MODEL [--peer CMD] [--rounds N] [--only NAMES] [--threads N]\n");
+        return 2;
+    }
+    const std::string spectra32 = R"({"type":"spectra","router_dim":32})", spectra128 = R"({"type":"spectra","router_dim":128})";
+    const std::string softmax = R"({"type":"softmax_topk"})";
+    std::vector<Work> works = {
+        {"decode_dense", "decode_dense", "", true, Compute::f32},
+        {"prefill_dense", "prefill_dense", "", false, Compute::f32},
+        {"decode_spectra32", "decode_moe", spectra32, true, Compute::f32},
+        {"prefill_spectra32", "prefill_moe", spectra32, false, Compute::f32},
+        {"prefill_softmax", "prefill_moe", softmax, false, Compute::f32},
+        {"decode_softmax", "decode_moe", softmax, true, Compute::f32},
+        {"decode_spectra128", "decode_moe", spectra128, true, Compute::f32},
+    };
+    if (cpuHasFastBf16()) {
+        works.push_back({"decode_dense_bf16", "decode_dense", "", true, Compute::bf16});
+        works.push_back({"prefill_dense_bf16", "prefill_dense", "", false, Compute::bf16});
+        works.push_back({"prefill_softmax_bf16", "prefill_moe", softmax, false, Compute::bf16});
+    }
+    std::erase_if(works, [&](const Work &w) { return !only.empty() && only.find("," + w.name + ",") == std::string::npos; });
+
+    const std::uint64_t idle = anonymousMemory();
+    const auto source = need(Checkpoint::open(path));
+    {
+        const double begin = now();
+        const std::unique_ptr<Model> model = make(source, {});
+        PassHooks none;
+        decode(*model, 1, none);
+        std::printf("load to first tokens %.2f s, %.1f MiB anonymous above idle for %.1f MiB of weights\n", now() - begin,
+                    static_cast<double>(anonymousMemory() - idle) / 1048576, static_cast<double>(model->memory()) / 1048576);
+    }
+    std::unique_ptr<Peer> peer;
+    if (!peerCommand.empty())
+        peer = std::make_unique<Peer>(peerCommand);
+    std::printf("%-22s %12s %12s %8s   share of time\n", "", "tokens/s", "peer", "ratio");
+    std::unique_ptr<Model> model;
+    for (const Work &work : works) {
+        model.reset();
+        model = make(source, work);
+        PassTiming timing;
+        PassHooks hooks;
+        hooks.timing = &timing;
+        hooks.capture = Capture::standard();
+        hooks.onLayer = [](const RoutingLayer &) {};
+        const auto run = [&] { return work.decode ? decode(*model, 48, hooks) : prefill(*model, 512, hooks); };
+        run();
+        if (peer)
+            peer->measure(work.peer);
+        timing = {};
+        std::vector<double> ours, theirs;
+        double wall = 0;
+        for (int r = 0; r < rounds; ++r) {
+            const double begin = now();
+            ours.push_back(run());
+            wall += now() - begin;
+            if (peer)
+                theirs.push_back(peer->measure(work.peer));
+        }
+        std::printf("%-22s %12.1f %12.1f %8.2f   attention %.2f router %.2f experts %.2f dense %.2f head %.2f\n", work.name.c_str(), median(ours),
+                    median(theirs), theirs.empty() ? 0 : median(ours) / median(theirs), timing.attention / wall, timing.router / wall,
+                    timing.experts / wall, timing.dense / wall, timing.head / wall);
+        std::fflush(stdout);
+    }
+    return 0;
+}
