@@ -57,13 +57,26 @@ Result<std::shared_ptr<const Checkpoint>> openGgufFile(const fs::path &path)
     return openGguf(path, std::move(parts));
 }
 
-bool holdsFile(const fs::path &folder, std::initializer_list<std::string_view> extensions)
+constexpr const char *kPickle = "a Python pickle is never loaded, since it can run any program";
+constexpr const char *kNoPickle = "save the model as safetensors (save_pretrained of transformers 4.35 or later does)";
+
+bool isPickle(const fs::path &path)
+{
+    const fs::path extension = path.extension();
+    return extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt" || extension == ".pkl";
+}
+
+bool isGguf(const fs::path &path)
+{
+    return path.extension() == ".gguf";
+}
+
+bool holdsFile(const fs::path &folder, bool (*wanted)(const fs::path &))
 {
     std::error_code error;
     for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-        for (std::string_view extension : extensions)
-            if (it->path().extension() == extension)
-                return true;
+        if (wanted(it->path()))
+            return true;
     return false;
 }
 
@@ -72,7 +85,7 @@ Result<std::shared_ptr<const Checkpoint>> openFolder(const fs::path &folder)
     std::error_code error;
     const auto has = [&](const char *name) { return fs::exists(folder / name, error); };
     if (!has("config.json")) {
-        if (holdsFile(folder, {".gguf"}))
+        if (holdsFile(folder, isGguf))
             return inputError("the folder has no config.json, but holds GGUF files", folder.string(), "name the .gguf file itself");
         return inputError("the folder has no config.json: it is not a model", folder.string(),
                           "name a Hugging Face model folder (config.json and model.safetensors) or a .gguf file");
@@ -88,9 +101,8 @@ Result<std::shared_ptr<const Checkpoint>> openFolder(const fs::path &folder)
         if (!shards.ok())
             return std::move(shards.error().in((folder / "model.safetensors.index.json").string()));
         names = std::move(*shards);
-    } else if (holdsFile(folder, {".bin", ".pt", ".pth", ".ckpt", ".pkl"})) {
-        return inputError("the folder holds its weights as a Python pickle only, which is never loaded: a pickle can run any program",
-                          folder.string(), "save the model as safetensors (save_pretrained of transformers 4.35 or later does)");
+    } else if (holdsFile(folder, isPickle)) {
+        return inputError("the folder holds its weights as a Python pickle only: " + std::string(kPickle), folder.string(), kNoPickle);
     } else {
         return inputError("the folder has neither model.safetensors nor model.safetensors.index.json", folder.string());
     }
@@ -117,6 +129,8 @@ Result<std::shared_ptr<const Checkpoint>> Checkpoint::open(const fs::path &path)
             return openFolder(path);
         if (path.extension() == ".safetensors" || path.filename() == "config.json")
             return openFolder(path.has_parent_path() ? path.parent_path() : fs::path("."));
+        if (isPickle(path))
+            return inputError(kPickle, path.string(), kNoPickle);
         auto opened = openGgufFile(path);
         if (!opened.ok() && path.has_parent_path() && opened.error().where.find('/') == std::string::npos)
             opened.error().in(path.parent_path().string());

@@ -116,6 +116,9 @@ Result<std::shared_ptr<const Checkpoint>> openSafetensors(std::filesystem::path 
         reader.fail(ours ? "base_model_type" : "model_type",
                     fmt::format("the architecture '{}' is not supported", printableUtf8((ours ? baseType : modelType).substr(0, 100))),
                     "supported: " + familyNames());
+    if (reader.has("quantization_config"))
+        reader.fail("quantization_config", "quantised Hugging Face folders (GPTQ, AWQ, FP8 and the like) are not supported",
+                    "use the model's F32, F16 or BF16 folder, or a GGUF file of it");
     if (auto result = reader.result(); !result.ok())
         return at(result.error());
     out.config.architecture = family->info.name;

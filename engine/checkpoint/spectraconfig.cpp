@@ -64,6 +64,15 @@ void bindSpectraFeedForward(TensorBinder &b, const ModelConfig &c, std::int64_t 
     ExpertNames names;
     names.perExpert = {{mlp + "experts.{}.gate_proj.weight", mlp + "experts.{}.up_proj.weight", mlp + "experts.{}.down_proj.weight"}};
     b.experts(layer, names, c.experts, c.expertIntermediate, c.hidden);
+    const auto biases = [&](const std::string &ffn, std::int64_t intermediate) { // of FFNs that had them before upcycling
+        b.tensor(ffn + "gate_proj.bias", {}, {intermediate});
+        b.tensor(ffn + "up_proj.bias", {}, {intermediate});
+        b.tensor(ffn + "down_proj.bias", {}, {c.hidden});
+    };
+    for (std::int64_t e = 0; c.mlpBias && e < c.experts; ++e)
+        biases(mlp + fmt::format("experts.{}.", e), c.expertIntermediate);
+    if (c.mlpBias && c.sharedExperts > 0)
+        biases(mlp + "shared_expert.", c.sharedIntermediate);
     if (c.sharedExperts > 0) {
         b.tensor(mlp + "shared_expert.gate_proj.weight", {}, {c.sharedIntermediate, c.hidden});
         b.tensor(mlp + "shared_expert.up_proj.weight", {}, {c.sharedIntermediate, c.hidden});
