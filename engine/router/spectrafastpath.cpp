@@ -5,8 +5,6 @@
 #include "engine/rule/selection.h"
 #include "engine/rule/sinkhorn.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 
 namespace spectra {
@@ -20,17 +18,6 @@ std::span<const float> view(const torch::Tensor &t)
 std::span<float> writable(torch::Tensor &t)
 {
     return {t.data_ptr<float>(), static_cast<std::size_t>(t.numel())};
-}
-
-/// torch's own threads: they are awake between the model's matrix products, and a second pool would compete with them.
-rule::Executor torchExecutor()
-{
-    return {at::get_num_threads(), [](int parts, const std::function<void(int)> &body) {
-                at::parallel_for(0, parts, 1, [&](std::int64_t begin, std::int64_t end) {
-                    for (std::int64_t part = begin; part < end; ++part)
-                        body(static_cast<int>(part));
-                });
-            }};
 }
 
 } // namespace
@@ -52,7 +39,7 @@ SpectraRouter::FastPath::FastPath(const SpectraRouter &router)
 
 void SpectraRouter::FastPath::refresh(const SpectraRouter &router, int layer)
 {
-    m_executor = torchExecutor();
+    m_executor = rule::Executor::pool();
     const SpectraOptions &o = router.m_options;
     const std::int64_t e = router.m_shape.experts, width = e * o.routerDim;
     const auto index = static_cast<std::size_t>(layer);

@@ -9,8 +9,7 @@
 
 namespace spectra::rule {
 
-/// Who runs the parts of a job. Results never depend on it; callers inside a program with threads of its own (torch) pass those,
-/// so that two pools do not compete for the same cores.
+/// Who runs the parts of a job. Results never depend on it.
 struct Executor {
     int threads = 1;
     /// Runs body(0) … body(parts - 1), each once, and returns when all are done. Part 0 may wait for others, never the reverse.

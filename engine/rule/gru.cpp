@@ -11,13 +11,16 @@ namespace spectra::rule {
 namespace {
 
 constexpr std::int64_t kBlock = 48; ///< rows per task: small enough that the recurrence starts early
+/// Recurrent weights above this leave a core's own cache between steps: then reading them is the cost of a step, and all cores share it.
+constexpr std::int64_t kOwnCache = 3 << 20;
 
 /// One job's working memory and steps.
 class Runner {
 public:
     Runner(const VectorJob &job, std::vector<float> &scratch, const Executor &executor)
         : m_job(job), m_executor(executor), m_sequences(static_cast<std::int64_t>(job.offsets.size()) - 1),
-          m_inputWidth(job.input->paddedOutputs()), m_padded(job.input->blockWidth())
+          m_inputWidth(job.input->paddedOutputs()), m_padded(job.input->blockWidth()),
+          m_split(executor.threads > 1 && job.recurrent && job.recurrent->bytes() > kOwnCache)
     {
         const std::size_t needed = static_cast<std::size_t>(job.n * m_inputWidth);
         if (scratch.size() < needed)
@@ -30,12 +33,12 @@ public:
         if (m_job.axis == VectorJob::Axis::none || m_job.axis == VectorJob::Axis::depth) {
             fewRowsOr([this] { forRange(m_executor, m_job.n, kBlock, [this](std::int64_t b, std::int64_t e) { rows(b, e, true, true); }); });
             forRange(m_executor, m_job.n, kBlock, [this](std::int64_t b, std::int64_t e) { independentStates(b, e); });
-        } else if (m_sequences == 1 && m_job.n > m_executor.threads) {
+        } else if (m_sequences == 1 && m_job.n > m_executor.threads && !m_split) {
             pipeline();
         } else {
             fewRowsOr([this] { forRange(m_executor, m_job.n, kBlock, [this](std::int64_t b, std::int64_t e) { rows(b, e, true, true); }); });
             // Sequences do not meet: each thread advances its share of them together.
-            const int parts = static_cast<int>(std::clamp<std::int64_t>(m_sequences / 4, 1, m_executor.threads));
+            const int parts = m_split ? 1 : static_cast<int>(std::clamp<std::int64_t>(m_sequences / 4, 1, m_executor.threads));
             const auto some = [&](int part) { advance(m_sequences * part / parts, m_sequences * (part + 1) / parts); };
             if (parts == 1)
                 some(0);
@@ -74,7 +77,7 @@ private:
         const PackedMatrix *projector = m_job.projector;
         const bool whole = !projector || projector->paddedOutputs() == m_job.width;
         const std::int64_t weights = m_job.input->bytes() + (projector ? projector->bytes() : 0);
-        if (m_executor.threads == 1 || m_job.n >= kBlock || !whole || weights < (std::int64_t{1} << 18)) {
+        if (m_executor.threads == 1 || m_job.n >= kBlock || !whole || weights < (std::int64_t{1} << 20)) {
             otherwise();
             return;
         }
@@ -85,6 +88,17 @@ private:
                 m_job.input->project(m_job.x, d, m_job.n, m_inputs, m_inputWidth, b, std::min(e, first));
             if (e > first)
                 projector->project(m_job.x, d, m_job.n, m_job.expression, m_job.width, std::max(b, first) - first, e - first);
+        });
+    }
+
+    void recurrentProduct(const float *h, std::int64_t n, float *gh) const
+    {
+        if (!m_split) {
+            m_job.recurrent->project(h, m_padded, n, gh, m_inputWidth);
+            return;
+        }
+        forRange(m_executor, m_job.recurrent->panels(), 4, [&](std::int64_t first, std::int64_t last) {
+            m_job.recurrent->project(h, m_padded, n, gh, m_inputWidth, first, last);
         });
     }
 
@@ -154,7 +168,7 @@ private:
                 for (std::int64_t i = 0; i < active; ++i)
                     mix(m_job.offsets[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] + t, h.data() + i * m_padded);
             if (!ready)
-                m_job.recurrent->project(h.data(), m_padded, active, gh.data(), m_inputWidth);
+                recurrentProduct(h.data(), active, gh.data());
             for (std::int64_t i = 0; i < active; ++i) {
                 const std::int64_t s = order[static_cast<std::size_t>(i)], row = m_job.offsets[static_cast<std::size_t>(s)] + t;
                 float *state = h.data() + i * m_padded;
@@ -223,6 +237,7 @@ private:
     const VectorJob &m_job;
     const Executor &m_executor;
     std::int64_t m_sequences, m_inputWidth, m_padded;
+    bool m_split;
     float *m_inputs = nullptr;
 };
 

@@ -8,8 +8,6 @@
 
 #include <gtest/gtest.h>
 
-#include <ATen/Parallel.h>
-
 namespace spectra {
 namespace {
 
@@ -214,23 +212,23 @@ TEST(SpectraProperties, CausalRoutingDoesNotDependOnTheBatch)
 
 TEST(SpectraProperties, ThreadsDoNotChangeABit)
 {
-    const int before = at::get_num_threads();
     const auto x = randomInputs(400);
-    for (const auto &settings : std::vector<std::vector<std::string>>{{}, {"sinkhorn_scope=batch"}, {"gru_axis=depth"}, {"gru_axis=grid"}}) {
+    for (const auto &settings : std::vector<std::vector<std::string>>{{}, {"sinkhorn_scope=batch"}, {"gru_axis=depth"}, {"gru_axis=grid"}, {"router_dim=80"}}) {
         const auto router = routerOf(settings);
-        at::set_num_threads(1);
+        setThreadCount(1);
         RouterState a;
         const auto one = pass(*router, x, {0, 300, 320, 400}, a);
         RouterState c;
-        const auto single = pass(*router, x, {0, 400}, c);
+        const auto single = pass(*router, x, {0, 400}, c), token = pass(*router, rowsOf(x, 7, 8), {0, 1}, c);
         for (int threads : {2, 3, 4}) {
-            at::set_num_threads(threads);
+            setThreadCount(threads);
             RouterState b, d;
             expectSameRows(one, 0, pass(*router, x, {0, 300, 320, 400}, b), 0, 400, join(settings));
             expectSameRows(single, 0, pass(*router, x, {0, 400}, d), 0, 400, join(settings));
+            expectSameRows(token, 0, pass(*router, rowsOf(x, 7, 8), {0, 1}, d), 0, 1, join(settings));
         }
+        setThreadCount(0);
     }
-    at::set_num_threads(before);
 }
 
 TEST(SpectraProperties, PaddingTakesNoPart)

@@ -1,0 +1,1 @@
+spectra_benchmark(bench_sinkhorn LIBS rule core SOURCES bench_sinkhorn.cpp)
