@@ -7,7 +7,8 @@
 namespace spectra {
 namespace {
 
-template <typename T> std::vector<T> cut(const std::vector<T> &from, std::int64_t first, std::int64_t last, std::int64_t width = 1)
+template <typename T>
+std::vector<T> cut(const std::vector<T> &from, std::int64_t first, std::int64_t last, std::int64_t width = 1)
 {
     if (static_cast<std::int64_t>(from.size()) < last * width)
         return {};
@@ -16,7 +17,8 @@ template <typename T> std::vector<T> cut(const std::vector<T> &from, std::int64_
 
 Error outside(TokenRange range, std::int64_t tokens)
 {
-    return usageError("tokens " + std::to_string(range.first) + " to " + std::to_string(range.last) + " of " + std::to_string(tokens));
+    return usageError("tokens " + std::to_string(range.first) + " to " + std::to_string(range.last) + " of " +
+                      std::to_string(tokens));
 }
 
 } // namespace
@@ -125,7 +127,8 @@ Result<std::shared_ptr<const TokenBlock>> ArrayTrace::tokens(TokenRange range, s
     return std::shared_ptr<const TokenBlock>(std::move(block));
 }
 
-Result<std::shared_ptr<const Block>> ArrayTrace::block(Column column, int layer, TokenRange range, std::stop_token stop) const
+Result<std::shared_ptr<const Block>> ArrayTrace::block(Column column, int layer, TokenRange range,
+                                                       std::stop_token stop) const
 {
     if (stop.stop_requested())
         return cancelledError();

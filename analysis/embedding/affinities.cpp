@@ -22,7 +22,8 @@ Result<Affinities> tsneAffinities(const NeighborTable &neighbors, double perplex
     const int parts = static_cast<int>(std::clamp<std::int64_t>(n / 256, 1, 256));
     parallelFor(n, parts, [&](std::int64_t begin, std::int64_t end, int) {
         for (std::int64_t i = begin; i < end && !stop.stop_requested(); ++i)
-            detail::conditionalRow(neighbors.distance.data() + i * k, static_cast<int>(k), logPerplexity, p.data() + i * k);
+            detail::conditionalRow(neighbors.distance.data() + i * k, static_cast<int>(k), logPerplexity,
+                                   p.data() + i * k);
     });
     if (stop.stop_requested())
         return cancelledError();
@@ -41,7 +42,9 @@ Result<Affinities> tsneAffinities(const NeighborTable &neighbors, double perplex
     std::vector<std::int64_t> next(start.begin(), start.end() - 1);
     for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t j = i * k; j < (i + 1) * k; ++j)
-            back[static_cast<std::size_t>(next[static_cast<std::size_t>(neighbors.index[static_cast<std::size_t>(j)])]++)] = {static_cast<std::uint32_t>(i), p[static_cast<std::size_t>(j)]};
+            back[static_cast<std::size_t>(
+                next[static_cast<std::size_t>(neighbors.index[static_cast<std::size_t>(j)])]++)] = {
+                static_cast<std::uint32_t>(i), p[static_cast<std::size_t>(j)]};
     if (stop.stop_requested())
         return cancelledError();
 
@@ -50,9 +53,11 @@ Result<Affinities> tsneAffinities(const NeighborTable &neighbors, double perplex
     const auto visit = [&](std::int64_t i, std::vector<Entry> &own, const auto &take) {
         own.clear();
         for (std::int64_t j = i * k; j < (i + 1) * k; ++j)
-            own.push_back({static_cast<std::uint32_t>(neighbors.index[static_cast<std::size_t>(j)]), p[static_cast<std::size_t>(j)]});
+            own.push_back({static_cast<std::uint32_t>(neighbors.index[static_cast<std::size_t>(j)]),
+                           p[static_cast<std::size_t>(j)]});
         std::sort(own.begin(), own.end(), [](const Entry &a, const Entry &b) { return a.column < b.column; });
-        const Entry *b = back.data() + start[static_cast<std::size_t>(i)], *bEnd = back.data() + start[static_cast<std::size_t>(i) + 1];
+        const Entry *b = back.data() + start[static_cast<std::size_t>(i)],
+                    *bEnd = back.data() + start[static_cast<std::size_t>(i) + 1];
         for (const Entry &a : own) {
             for (; b < bEnd && b->column < a.column; ++b)
                 take(b->column, b->value * scale);

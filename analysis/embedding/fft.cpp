@@ -51,7 +51,8 @@ SPECTRA_INLINE void radix4(const Lanes *x, Lanes *y, int m, int s, const float *
 {
     for (int p = 0; p < m; ++p, w += 6)
         for (int q = 0; q < s; ++q) {
-            const Lanes &a = x[q + s * p], &b = x[q + s * (p + m)], &c = x[q + s * (p + 2 * m)], &d = x[q + s * (p + 3 * m)];
+            const Lanes &a = x[q + s * p], &b = x[q + s * (p + m)], &c = x[q + s * (p + 2 * m)],
+                        &d = x[q + s * (p + 3 * m)];
             Lanes *to = y + q + s * 4 * p;
             const Vector acRe = a.re + c.re, acIm = a.im + c.im, bdRe = b.re + d.re, bdIm = b.im + d.im;
             const Vector a_cRe = a.re - c.re, a_cIm = a.im - c.im;
@@ -70,8 +71,8 @@ SPECTRA_INLINE void radix5(const Lanes *x, Lanes *y, int m, int s, const float *
     const float s1 = sign * 0.95105651629515357212f, s2 = sign * 0.58778525229247312917f;
     for (int p = 0; p < m; ++p, w += 8)
         for (int q = 0; q < s; ++q) {
-            const Lanes &a = x[q + s * p], &b = x[q + s * (p + m)], &c = x[q + s * (p + 2 * m)], &d = x[q + s * (p + 3 * m)],
-                        &e = x[q + s * (p + 4 * m)];
+            const Lanes &a = x[q + s * p], &b = x[q + s * (p + m)], &c = x[q + s * (p + 2 * m)],
+                        &d = x[q + s * (p + 3 * m)], &e = x[q + s * (p + 4 * m)];
             Lanes *to = y + q + s * 5 * p;
             const Vector beRe = b.re + e.re, beIm = b.im + e.im, cdRe = c.re + d.re, cdIm = c.im + d.im;
             const Vector b_eRe = b.re - e.re, b_eIm = b.im - e.im, c_dRe = c.re - d.re, c_dIm = c.im - d.im;
@@ -91,16 +92,25 @@ SPECTRA_INLINE void radix5(const Lanes *x, Lanes *y, int m, int s, const float *
 SPECTRA_CLONES void runStage(int radix, const Lanes *x, Lanes *y, int m, int s, const float *w, float sign)
 {
     switch (radix) {
-    case 2: radix2(x, y, m, s, w, sign); break;
-    case 3: radix3(x, y, m, s, w, sign); break;
-    case 4: radix4(x, y, m, s, w, sign); break;
-    default: radix5(x, y, m, s, w, sign); break;
+    case 2:
+        radix2(x, y, m, s, w, sign);
+        break;
+    case 3:
+        radix3(x, y, m, s, w, sign);
+        break;
+    case 4:
+        radix4(x, y, m, s, w, sign);
+        break;
+    default:
+        radix5(x, y, m, s, w, sign);
+        break;
     }
 }
 
 } // namespace
 
-BatchFft::BatchFft(int n) : m_length(n)
+BatchFft::BatchFft(int n)
+    : m_length(n)
 {
     int left = n, stride = 1;
     const auto add = [&](int radix) {

@@ -31,7 +31,8 @@ SPECTRA_INLINE float logarithm(float x)
     const std::int32_t exponent = (bits - 0x3f3504f3) >> 23;
     const float m = std::bit_cast<float>(bits - (exponent << 23));
     const float t = (m - 1) / (m + 1), t2 = t * t;
-    return static_cast<float>(exponent) * 0.69314718f + 2 * t * (1 + t2 * (1.0f / 3 + t2 * (1.0f / 5 + t2 * (1.0f / 7 + t2 * (1.0f / 9)))));
+    return static_cast<float>(exponent) * 0.69314718f +
+           2 * t * (1 + t2 * (1.0f / 3 + t2 * (1.0f / 5 + t2 * (1.0f / 7 + t2 * (1.0f / 9)))));
 }
 
 struct RowSums {
@@ -79,7 +80,8 @@ void conditionalRow(const float *distance, int k, double logPerplexity, float *p
     RowSums sums;
     for (int i = 0; i < 100; ++i) {
         sums = boltzmann(shifted.data(), k, static_cast<float>(beta), p);
-        const double entropy = std::log(static_cast<double>(sums.p)) + beta * static_cast<double>(sums.dp) / static_cast<double>(sums.p);
+        const double entropy =
+            std::log(static_cast<double>(sums.p)) + beta * static_cast<double>(sums.dp) / static_cast<double>(sums.p);
         const double miss = entropy - logPerplexity;
         if (std::abs(miss) < 1e-5 || beta * mean > 1e12)
             break;
@@ -90,8 +92,8 @@ void conditionalRow(const float *distance, int k, double logPerplexity, float *p
         p[j] /= sums.p;
 }
 
-SPECTRA_CLONES void attraction(const std::int64_t *row, const std::uint32_t *column, const float *value, const float *x, const float *y,
-                               float scale, std::int64_t first, std::int64_t last, float *force)
+SPECTRA_CLONES void attraction(const std::int64_t *row, const std::uint32_t *column, const float *value, const float *x,
+                               const float *y, float scale, std::int64_t first, std::int64_t last, float *force)
 {
     for (std::int64_t i = first; i < last; ++i) {
         const float xi = x[i], yi = y[i];
@@ -111,8 +113,8 @@ SPECTRA_CLONES void attraction(const std::int64_t *row, const std::uint32_t *col
     }
 }
 
-SPECTRA_CLONES double logDistances(const std::int64_t *row, const std::uint32_t *column, const float *value, const float *x, const float *y,
-                                   std::int64_t first, std::int64_t last)
+SPECTRA_CLONES double logDistances(const std::int64_t *row, const std::uint32_t *column, const float *value,
+                                   const float *x, const float *y, std::int64_t first, std::int64_t last)
 {
     double total = 0;
     for (std::int64_t i = first; i < last; ++i) {
@@ -139,10 +141,12 @@ double exactNormalization(const float *x, const float *y, std::int64_t n, std::i
     return total;
 }
 
-SPECTRA_CLONES void step(const float *attractive, const float *repulsive, const StepOptions &options, std::int64_t first, std::int64_t last,
-                         float *position, float *update, float *gain, double *sum)
+SPECTRA_CLONES void step(const float *attractive, const float *repulsive, const StepOptions &options,
+                         std::int64_t first, std::int64_t last, float *position, float *update, float *gain,
+                         double *sum)
 {
-    const float rate = options.learningRate, momentum = options.momentum, limit = options.maxStep, inverse = options.inverseZ;
+    const float rate = options.learningRate, momentum = options.momentum, limit = options.maxStep,
+                inverse = options.inverseZ;
     double sumX = 0, sumY = 0;
     for (std::int64_t i = first; i < last; ++i) {
         float u[2];

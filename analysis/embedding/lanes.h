@@ -3,8 +3,9 @@
 
 #include <cstddef>
 
-// Sixteen floats worked on as one: a vector register where the machine has one that wide, several narrower ones else. Only
-// for code inside SPECTRA_CLONES functions and what is inlined into them; never passed by value between real functions.
+// Sixteen floats worked on as one: a vector register where the machine has one that wide, several narrower ones else.
+// Only for code inside SPECTRA_CLONES functions and what is inlined into them; never passed by value between real
+// functions.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif

@@ -27,7 +27,14 @@ struct Sums {
 /// The distances from one point to all others, and its nearest ones.
 class View {
 public:
-    View(const float *x, std::int64_t n, std::int64_t d, int keep) : m_x(x), m_n(n), m_d(d), m_keep(keep), m_distance(static_cast<std::size_t>(n)) {}
+    View(const float *x, std::int64_t n, std::int64_t d, int keep)
+        : m_x(x)
+        , m_n(n)
+        , m_d(d)
+        , m_keep(keep)
+        , m_distance(static_cast<std::size_t>(n))
+    {
+    }
 
     void look(std::int64_t from)
     {
@@ -51,7 +58,8 @@ public:
             before += m_distance[static_cast<std::size_t>(j)] < bound;
         for (std::int64_t j = 0; j < point; ++j)
             before += m_distance[static_cast<std::size_t>(j)] == bound;
-        const bool self = m_distance[static_cast<std::size_t>(m_from)] < bound || (m_distance[static_cast<std::size_t>(m_from)] == bound && m_from < point);
+        const bool self = m_distance[static_cast<std::size_t>(m_from)] < bound ||
+                          (m_distance[static_cast<std::size_t>(m_from)] == bound && m_from < point);
         return before - (self ? 1 : 0) + 1;
     }
 
@@ -98,7 +106,8 @@ Result<std::vector<float>> prepared(MatrixView x, DistanceMetric metric)
         double squares = 0;
         for (std::int64_t j = 0; j < x.columns; ++j) {
             if (!std::isfinite(x(i, j)))
-                return inputError("a value is NaN or infinite", "row " + std::to_string(i) + ", column " + std::to_string(j));
+                return inputError("a value is NaN or infinite",
+                                  "row " + std::to_string(i) + ", column " + std::to_string(j));
             squares += static_cast<double>(x(i, j)) * static_cast<double>(x(i, j));
         }
         for (std::int64_t j = 0; metric == DistanceMetric::cosine && squares > 0 && j < x.columns; ++j)
@@ -109,10 +118,12 @@ Result<std::vector<float>> prepared(MatrixView x, DistanceMetric metric)
 
 } // namespace
 
-Result<MapQuality> mapQuality(MatrixView original, MatrixView map, DistanceMetric metric, int k, std::uint64_t seed, std::stop_token stop)
+Result<MapQuality> mapQuality(MatrixView original, MatrixView map, DistanceMetric metric, int k, std::uint64_t seed,
+                              std::stop_token stop)
 {
     if (original.rows != map.rows)
-        return usageError("the map has " + std::to_string(map.rows) + " points, the data " + std::to_string(original.rows));
+        return usageError("the map has " + std::to_string(map.rows) + " points, the data " +
+                          std::to_string(original.rows));
     if (k < 1)
         return usageError("the neighbourhood has at least one point");
     MapQuality quality;

@@ -39,7 +39,8 @@ Result<std::vector<float>> prepare(MatrixView points, DistanceMetric metric)
         for (std::int64_t j = 0; j < d; ++j) {
             const float v = x[static_cast<std::size_t>(i * d + j)];
             if (!std::isfinite(v))
-                return inputError("a value is NaN or infinite", "row " + std::to_string(i) + ", column " + std::to_string(j));
+                return inputError("a value is NaN or infinite",
+                                  "row " + std::to_string(i) + ", column " + std::to_string(j));
             mean[static_cast<std::size_t>(j)] += static_cast<double>(v);
         }
     for (std::int64_t i = 0; i < n; ++i) {
@@ -61,7 +62,10 @@ Result<std::vector<float>> prepare(MatrixView points, DistanceMetric metric)
 
 class ExactSearch {
 public:
-    ExactSearch(const std::vector<float> &x, std::int64_t n, std::int64_t d) : m_x(x), m_n(n), m_d(d)
+    ExactSearch(const std::vector<float> &x, std::int64_t n, std::int64_t d)
+        : m_x(x)
+        , m_n(n)
+        , m_d(d)
     {
         // Sixteen points side by side, coordinate by coordinate: the tile kernel reads them in one go.
         const std::int64_t tiles = (n + kLanes - 1) / kLanes;
@@ -84,7 +88,8 @@ public:
         std::vector<Nearest> nearest;
     };
 
-    void block(std::int64_t first, std::int64_t last, NeighborTable &table, Space &space, const std::stop_token &stop) const
+    void block(std::int64_t first, std::int64_t last, NeighborTable &table, Space &space,
+               const std::stop_token &stop) const
     {
         const std::int64_t rows = last - first, padded = (rows + kTileRows - 1) / kTileRows * kTileRows;
         space.queries.assign(static_cast<std::size_t>(padded * m_d), 0.0f);
@@ -143,7 +148,10 @@ private:
 /// hnswlib's own distance follows the compiler's flags; ours is chosen for the processor at load time.
 class ClonedSpace : public hnswlib::SpaceInterface<float> {
 public:
-    explicit ClonedSpace(std::size_t dimension) : m_dimension(dimension) {}
+    explicit ClonedSpace(std::size_t dimension)
+        : m_dimension(dimension)
+    {
+    }
     std::size_t get_data_size() override { return m_dimension * sizeof(float); }
     hnswlib::DISTFUNC<float> get_dist_func() override { return &distance; }
     void *get_dist_func_param() override { return &m_dimension; }
@@ -157,13 +165,14 @@ private:
     std::size_t m_dimension;
 };
 
-Result<void> searchGraph(const std::vector<float> &x, std::int64_t n, std::int64_t d, NeighborTable &table, std::uint64_t seed,
-                         const std::stop_token &stop, const std::function<void(std::int64_t)> &tick)
+Result<void> searchGraph(const std::vector<float> &x, std::int64_t n, std::int64_t d, NeighborTable &table,
+                         std::uint64_t seed, const std::stop_token &stop, const std::function<void(std::int64_t)> &tick)
 {
     const auto breadth = static_cast<std::size_t>(table.k + table.k / 4 + 8);
     try {
         ClonedSpace space(static_cast<std::size_t>(d));
-        hnswlib::HierarchicalNSW<float> graph(&space, static_cast<std::size_t>(n), 16, std::max<std::size_t>(100, breadth), seed + 100);
+        hnswlib::HierarchicalNSW<float> graph(&space, static_cast<std::size_t>(n), 16,
+                                              std::max<std::size_t>(100, breadth), seed + 100);
         graph.addPoint(x.data(), 0);
         const int parts = static_cast<int>(std::clamp<std::int64_t>(n / 512, 1, 4096));
         parallelFor(n - 1, parts, [&](std::int64_t begin, std::int64_t end, int) {
@@ -187,7 +196,8 @@ Result<void> searchGraph(const std::vector<float> &x, std::int64_t n, std::int64
                 }
                 for (int j = 0; j < table.k; ++j) {
                     table.index[static_cast<std::size_t>(i * table.k + j)] = found[static_cast<std::size_t>(j)].index;
-                    table.distance[static_cast<std::size_t>(i * table.k + j)] = found[static_cast<std::size_t>(j)].distance;
+                    table.distance[static_cast<std::size_t>(i * table.k + j)] =
+                        found[static_cast<std::size_t>(j)].distance;
                 }
             }
             tick(end - begin);
@@ -202,8 +212,8 @@ Result<void> searchGraph(const std::vector<float> &x, std::int64_t n, std::int64
 
 } // namespace
 
-Result<NeighborTable> nearestNeighbors(MatrixView points, int k, DistanceMetric metric, NeighborMethod method, std::uint64_t seed,
-                                       std::stop_token stop, const ProgressFunction &progress)
+Result<NeighborTable> nearestNeighbors(MatrixView points, int k, DistanceMetric metric, NeighborMethod method,
+                                       std::uint64_t seed, std::stop_token stop, const ProgressFunction &progress)
 {
     const std::int64_t n = points.rows, d = points.columns;
     if (n > std::numeric_limits<std::int32_t>::max())
@@ -230,14 +240,15 @@ Result<NeighborTable> nearestNeighbors(MatrixView points, int k, DistanceMetric 
     if (table.exact) {
         const ExactSearch shared(x, n, d);
         const std::int64_t blocks = (n + kQueryBlock - 1) / kQueryBlock;
-        parallelFor(blocks, static_cast<int>(std::min<std::int64_t>(blocks, 4096)), [&](std::int64_t begin, std::int64_t end, int) {
-            ExactSearch::Space space;
-            for (std::int64_t b = begin; b < end && !stop.stop_requested(); ++b) {
-                const std::int64_t last = std::min(n, (b + 1) * kQueryBlock);
-                shared.block(b * kQueryBlock, last, table, space, stop);
-                tick(last - b * kQueryBlock);
-            }
-        });
+        parallelFor(blocks, static_cast<int>(std::min<std::int64_t>(blocks, 4096)),
+                    [&](std::int64_t begin, std::int64_t end, int) {
+                        ExactSearch::Space space;
+                        for (std::int64_t b = begin; b < end && !stop.stop_requested(); ++b) {
+                            const std::int64_t last = std::min(n, (b + 1) * kQueryBlock);
+                            shared.block(b * kQueryBlock, last, table, space, stop);
+                            tick(last - b * kQueryBlock);
+                        }
+                    });
     } else {
         SPECTRA_CHECK(searchGraph(x, n, d, table, seed, stop, tick));
     }

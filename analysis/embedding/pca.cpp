@@ -23,7 +23,8 @@ struct Decomposition {
 };
 
 /// Visits centred rows in blocks of doubles; false when stopped.
-template <typename Visit> bool centredBlocks(MatrixView x, const Eigen::RowVectorXd &mean, const std::stop_token &stop, const Visit &visit)
+template <typename Visit>
+bool centredBlocks(MatrixView x, const Eigen::RowVectorXd &mean, const std::stop_token &stop, const Visit &visit)
 {
     using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     const Eigen::Map<const RowMatrix> map(x.data, x.rows, x.columns);
@@ -51,7 +52,9 @@ bool full(MatrixView x, const Eigen::RowVectorXd &mean, int count, const std::st
     const double scale = 1.0 / static_cast<double>(x.rows - 1);
     if (x.columns <= x.rows) {
         Matrix covariance = Matrix::Zero(x.columns, x.columns);
-        if (!centredBlocks(x, mean, stop, [&](Eigen::Index, const Matrix &b) { covariance.selfadjointView<Eigen::Lower>().rankUpdate(b.transpose()); }))
+        if (!centredBlocks(x, mean, stop, [&](Eigen::Index, const Matrix &b) {
+                covariance.selfadjointView<Eigen::Lower>().rankUpdate(b.transpose());
+            }))
             return false;
         const Eigen::SelfAdjointEigenSolver<Matrix> solver(covariance);
         leading(solver.eigenvalues(), solver.eigenvectors(), count, scale, to);
@@ -59,7 +62,8 @@ bool full(MatrixView x, const Eigen::RowVectorXd &mean, int count, const std::st
     }
     // Fewer rows than columns: the Gram matrix of the rows has the same spectrum.
     Matrix centred(x.rows, x.columns);
-    if (!centredBlocks(x, mean, stop, [&](Eigen::Index first, const Matrix &b) { centred.middleRows(first, b.rows()) = b; }))
+    if (!centredBlocks(x, mean, stop,
+                       [&](Eigen::Index first, const Matrix &b) { centred.middleRows(first, b.rows()) = b; }))
         return false;
     const Matrix gram = centred * centred.transpose();
     const Eigen::SelfAdjointEigenSolver<Matrix> solver(gram);
@@ -78,7 +82,8 @@ Matrix orthonormal(const Matrix &m)
     return qr.householderQ() * Matrix::Identity(m.rows(), m.cols());
 }
 
-bool randomized(MatrixView x, const Eigen::RowVectorXd &mean, int count, std::uint64_t seed, const std::stop_token &stop, Decomposition &to)
+bool randomized(MatrixView x, const Eigen::RowVectorXd &mean, int count, std::uint64_t seed,
+                const std::stop_token &stop, Decomposition &to)
 {
     constexpr int passes = 7, extra = 10;
     const Eigen::Index width = std::min<Eigen::Index>(count + extra, std::min(x.rows, x.columns));
@@ -125,7 +130,8 @@ Result<PcaResult> pca(MatrixView points, const PcaOptions &options, std::stop_to
     for (std::int64_t i = 0; i < points.rows; ++i)
         for (std::int64_t j = 0; j < points.columns; ++j) {
             if (!std::isfinite(points(i, j)))
-                return inputError("a value is NaN or infinite", "row " + std::to_string(i) + ", column " + std::to_string(j));
+                return inputError("a value is NaN or infinite",
+                                  "row " + std::to_string(i) + ", column " + std::to_string(j));
             mean[j] += static_cast<double>(points(i, j));
         }
     mean /= static_cast<double>(points.rows);
@@ -143,7 +149,8 @@ Result<PcaResult> pca(MatrixView points, const PcaOptions &options, std::stop_to
     } else {
         const bool small = std::min(points.columns, points.rows) <= kFullColumns;
         const bool direct = options.solver == PcaSolver::full || (options.solver == PcaSolver::automatic && small);
-        if (!(direct ? full(points, mean, result.components, stop, d) : randomized(points, mean, result.components, options.seed, stop, d)))
+        if (!(direct ? full(points, mean, result.components, stop, d)
+                     : randomized(points, mean, result.components, options.seed, stop, d)))
             return cancelledError();
     }
     for (Eigen::Index c = 0; c < d.axes.cols(); ++c) {
@@ -158,7 +165,8 @@ Result<PcaResult> pca(MatrixView points, const PcaOptions &options, std::stop_to
             const Matrix projected = b * d.axes;
             for (Eigen::Index r = 0; r < projected.rows(); ++r)
                 for (Eigen::Index c = 0; c < count; ++c)
-                    result.scores[static_cast<std::size_t>((first + r) * count + c)] = static_cast<float>(projected(r, c));
+                    result.scores[static_cast<std::size_t>((first + r) * count + c)] =
+                        static_cast<float>(projected(r, c));
         }))
         return cancelledError();
     for (Eigen::Index c = 0; c < count; ++c) {

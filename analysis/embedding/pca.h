@@ -23,10 +23,10 @@ struct PcaOptions {
 /// Components come with scikit-learn's sign: the entry of largest magnitude in each component is positive.
 struct PcaResult {
     std::int64_t rows = 0, columns = 0;
-    int components = 0;                   ///< may be fewer than asked: min(n, d)
-    std::vector<float> scores;            ///< [n,c]
-    std::vector<float> axes;              ///< [c,d]
-    std::vector<float> mean;              ///< [d]
+    int components = 0;                                            ///< may be fewer than asked: min(n, d)
+    std::vector<float> scores;                                     ///< [n,c]
+    std::vector<float> axes;                                       ///< [c,d]
+    std::vector<float> mean;                                       ///< [d]
     std::vector<double> explainedVariance, explainedVarianceRatio; ///< [c], with n − 1 in the denominator
     double seconds = 0;
 };

@@ -12,7 +12,7 @@ namespace spectra::detail {
 namespace {
 
 constexpr int kSmallest = 128, kLargest = 8192; // lengths of the transform
-constexpr int kMargin = 4;                     // cells that the splines reach beyond the points
+constexpr int kMargin = 4;                      // cells that the splines reach beyond the points
 
 using Quad = float __attribute__((vector_size(16)));
 using Octet = float __attribute__((vector_size(32)));
@@ -32,7 +32,8 @@ struct Grid {
     int stride;
 };
 
-SPECTRA_CLONES void spreadPoints(const float *y, std::int64_t first, std::int64_t last, const Grid &grid, float *density)
+SPECTRA_CLONES void spreadPoints(const float *y, std::int64_t first, std::int64_t last, const Grid &grid,
+                                 float *density)
 {
     for (std::int64_t i = first; i < last; ++i) {
         const float gx = (y[2 * i] - grid.originX) * grid.perCell, gy = (y[2 * i + 1] - grid.originY) * grid.perCell;
@@ -47,7 +48,8 @@ SPECTRA_CLONES void spreadPoints(const float *y, std::int64_t first, std::int64_
     }
 }
 
-SPECTRA_CLONES void gatherForces(const float *y, std::int64_t first, std::int64_t last, const Grid &grid, const float *field, float *force)
+SPECTRA_CLONES void gatherForces(const float *y, std::int64_t first, std::int64_t last, const Grid &grid,
+                                 const float *field, float *force)
 {
     for (std::int64_t i = first; i < last; ++i) {
         const float gx = (y[2 * i] - grid.originX) * grid.perCell, gy = (y[2 * i + 1] - grid.originY) * grid.perCell;
@@ -119,7 +121,8 @@ SPECTRA_CLONES void loadRows(const Lanes *half, int rows, std::ptrdiff_t step, i
 }
 
 /// Spectra of both forces, and this group's part of Z: Σ weight |g|² K.
-SPECTRA_CLONES double applyKernels(const Lanes *g, const KernelSpectra *kernel, int length, int firstRow, Lanes *fx, Lanes *fy)
+SPECTRA_CLONES double applyKernels(const Lanes *g, const KernelSpectra *kernel, int length, int firstRow, Lanes *fx,
+                                   Lanes *fy)
 {
     Vector weight; // rows between 0 and M/2 stand for their mirror image too
     for (int l = 0; l < kLanes; ++l) {
@@ -144,7 +147,8 @@ SPECTRA_CLONES double applyKernels(const Lanes *g, const KernelSpectra *kernel, 
 }
 
 /// Both force fields as one complex field, rows kx and M − kx.
-SPECTRA_CLONES void storeMixed(const Lanes *fx, const Lanes *fy, int blocks, int firstRow, int rows, int length, Lanes *mixed)
+SPECTRA_CLONES void storeMixed(const Lanes *fx, const Lanes *fy, int blocks, int firstRow, int rows, int length,
+                               Lanes *mixed)
 {
     for (int b = 0; b < blocks; ++b) {
         Vector re[kLanes], im[kLanes], mirrorRe[kLanes], mirrorIm[kLanes];
@@ -186,7 +190,8 @@ SPECTRA_CLONES void storeField(const Lanes *from, int rows, int stride, float *f
     constexpr IntVector low{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
     constexpr IntVector high{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     for (int x = 0; x < rows; ++x) {
-        const Vector a = __builtin_shuffle(from[x].re, from[x].im, low), b = __builtin_shuffle(from[x].re, from[x].im, high);
+        const Vector a = __builtin_shuffle(from[x].re, from[x].im, low),
+                     b = __builtin_shuffle(from[x].re, from[x].im, high);
         __builtin_memcpy(field + 2 * static_cast<std::ptrdiff_t>(x) * stride, &a, sizeof a);
         __builtin_memcpy(field + 2 * static_cast<std::ptrdiff_t>(x) * stride + kLanes, &b, sizeof b);
     }
@@ -232,7 +237,8 @@ void Repulsion::prepare(const float *y, std::int64_t n)
     spacing = std::max(spacing, span / static_cast<float>(kLargest / 2 - 2 * kMargin));
     const int needed = static_cast<int>(span / spacing) + 2 * kMargin + 1;
     // A little room to grow, so that the kernels are rebuilt seldom; shrinking only pays when it is by much.
-    const bool fits = m_fft && spacing == m_spacing && needed <= m_cells && (needed > m_cells * 7 / 10 || m_cells <= kSmallest / 2);
+    const bool fits =
+        m_fft && spacing == m_spacing && needed <= m_cells && (needed > m_cells * 7 / 10 || m_cells <= kSmallest / 2);
     if (!fits) {
         m_spacing = spacing;
         const int length = std::min(kLargest, BatchFft::nextLength(std::max(kSmallest, 2 * needed + needed / 16)));
@@ -250,10 +256,13 @@ void Repulsion::prepare(const float *y, std::int64_t n)
 void Repulsion::buildKernels()
 {
     const int length = m_fft->length(), half = length / 2, groups = (half + 1 + kLanes - 1) / kLanes;
-    // The even kernel 1/(1+r²) gives the real part of the spectrum of their sum, the odd one x/(1+r²)² the imaginary part.
+    // The even kernel 1/(1+r²) gives the real part of the spectrum of their sum, the odd one x/(1+r²)² the imaginary
+    // part.
     const int stride = (length + 31) / 32 * 32, blocks = stride / 32;
     std::vector<float> kernel(static_cast<std::size_t>(length) * static_cast<std::size_t>(stride), 0.0f);
-    const auto wrapped = [&](int i) { return static_cast<double>(i <= half ? i : i - length) * static_cast<double>(m_spacing); };
+    const auto wrapped = [&](int i) {
+        return static_cast<double>(i <= half ? i : i - length) * static_cast<double>(m_spacing);
+    };
     for (int x = 0; x < length; ++x)
         for (int y = 0; y < length; ++y) {
             const double dx = wrapped(x), dy = wrapped(y), r = 1 / (1 + dx * dx + dy * dy);
@@ -262,7 +271,8 @@ void Repulsion::buildKernels()
         }
     std::vector<Lanes> spectrum(static_cast<std::size_t>(half + 1) * static_cast<std::size_t>(2 * blocks));
     parallelFor(blocks, blocks, [&](std::int64_t begin, std::int64_t end, int) {
-        Lanes *const a = scratch(0, static_cast<std::size_t>(length)), *const b = scratch(1, static_cast<std::size_t>(length));
+        Lanes *const a = scratch(0, static_cast<std::size_t>(length)), *const b =
+                                                                           scratch(1, static_cast<std::size_t>(length));
         for (auto block = static_cast<int>(begin); block < static_cast<int>(end); ++block) {
             loadPairs(kernel.data() + 32 * block, length, stride, a);
             splitPairs(m_fft->forward(a, b), length, spectrum.data() + 2 * block, 2 * blocks);
@@ -277,17 +287,21 @@ void Repulsion::buildKernels()
     const auto size = static_cast<std::size_t>(length);
     std::vector<float> even(static_cast<std::size_t>(half + 1) * size), odd(even.size());
     parallelFor(groups, groups, [&](std::int64_t begin, std::int64_t end, int) {
-        Lanes *const a = scratch(0, static_cast<std::size_t>(stride)), *const b = scratch(1, static_cast<std::size_t>(stride));
+        Lanes *const a = scratch(0, static_cast<std::size_t>(stride)), *const b =
+                                                                           scratch(1, static_cast<std::size_t>(stride));
         for (auto g = static_cast<int>(begin); g < static_cast<int>(end); ++g) {
             const int rows = std::min(kLanes, half + 1 - g * kLanes);
-            loadRows(spectrum.data() + static_cast<std::ptrdiff_t>(g) * kLanes * 2 * blocks, rows, 2 * blocks, blocks, a);
+            loadRows(spectrum.data() + static_cast<std::ptrdiff_t>(g) * kLanes * 2 * blocks, rows, 2 * blocks, blocks,
+                     a);
             const Lanes *s = m_fft->forward(a, b);
             for (int r = 0; r < rows; ++r)
                 for (int k = 0; k < length; ++k) {
                     const auto row = static_cast<std::size_t>(g * kLanes + r);
                     const double factor = scale * symbol[row] * symbol[static_cast<std::size_t>(k)];
-                    even[row * size + static_cast<std::size_t>(k)] = static_cast<float>(factor * static_cast<double>(s[k].re[r]));
-                    odd[row * size + static_cast<std::size_t>(k)] = static_cast<float>(factor * static_cast<double>(s[k].im[r]));
+                    even[row * size + static_cast<std::size_t>(k)] =
+                        static_cast<float>(factor * static_cast<double>(s[k].re[r]));
+                    odd[row * size + static_cast<std::size_t>(k)] =
+                        static_cast<float>(factor * static_cast<double>(s[k].im[r]));
                 }
         }
     });
@@ -345,15 +359,16 @@ double Repulsion::convolve(const std::stop_token &stop)
     if (stop.stop_requested())
         return 1;
     parallelFor(groups, groups, [&](std::int64_t begin, std::int64_t end, int) {
-        Lanes *const a = scratch(0, size), *const b = scratch(1, size), *const c = scratch(2, size), *const d = scratch(3, size),
-                     *const e = scratch(4, size);
+        Lanes *const a = scratch(0, size), *const b = scratch(1, size), *const c = scratch(2, size),
+                     *const d = scratch(3, size), *const e = scratch(4, size);
         for (auto g = static_cast<int>(begin); g < static_cast<int>(end); ++g) {
             const int rows = std::min(kLanes, half + 1 - g * kLanes);
             loadRows(m_half.data() + static_cast<std::ptrdiff_t>(g) * kLanes * step, rows, step, blocks, a);
             clear(a + m_cells, a + length);
             const Lanes *spectrum = m_fft->forward(a, b);
-            m_sums[static_cast<std::size_t>(g)] =
-                applyKernels(spectrum, m_kernels.data() + static_cast<std::size_t>(g) * static_cast<std::size_t>(length), length, g * kLanes, c, d);
+            m_sums[static_cast<std::size_t>(g)] = applyKernels(
+                spectrum, m_kernels.data() + static_cast<std::size_t>(g) * static_cast<std::size_t>(length), length,
+                g * kLanes, c, d);
             Lanes *fx = m_fft->inverse(c, e);
             Lanes *spare = spectrum == a ? a : b; // no longer needed
             Lanes *fy = m_fft->inverse(d, spare);
@@ -383,9 +398,9 @@ double Repulsion::evaluate(const float *y, std::int64_t n, float *force, const s
     spread(y, n);
     const double z = convolve(stop) - static_cast<double>(n);
     const Grid grid{m_originX, m_originY, 1 / m_spacing, m_stride};
-    parallelFor(n, static_cast<int>(std::clamp<std::int64_t>(n / 1024, 1, 64)), [&](std::int64_t begin, std::int64_t end, int) {
-        gatherForces(y, begin, end, grid, m_field.data(), force);
-    });
+    parallelFor(
+        n, static_cast<int>(std::clamp<std::int64_t>(n / 1024, 1, 64)),
+        [&](std::int64_t begin, std::int64_t end, int) { gatherForces(y, begin, end, grid, m_field.data(), force); });
     return std::max(z, 1e-12);
 }
 

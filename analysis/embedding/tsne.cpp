@@ -37,8 +37,8 @@ Result<void> validate(MatrixView points, const TsneOptions &o)
         return usageError("the perplexity is at least 1", "perplexity");
     if (o.iterations < 0 || o.exaggerationIterations < 0 || o.reportEvery < 1)
         return usageError("numbers of iterations are not negative", "iterations");
-    if (!(o.exaggeration >= 1) || !(o.momentum >= 0 && o.momentum < 1) || !(o.learningRate >= 0) || !(o.maxStepNorm > 0)
-        || !std::isfinite(o.exaggeration) || !std::isfinite(o.learningRate))
+    if (!(o.exaggeration >= 1) || !(o.momentum >= 0 && o.momentum < 1) || !(o.learningRate >= 0) ||
+        !(o.maxStepNorm > 0) || !std::isfinite(o.exaggeration) || !std::isfinite(o.learningRate))
         return usageError("exaggeration ≥ 1, 0 ≤ momentum < 1, learning rate ≥ 0 and step bound > 0 are needed");
     if (o.init == TsneInit::given) {
         if (o.initial.size() != static_cast<std::size_t>(2 * points.rows))
@@ -49,7 +49,8 @@ Result<void> validate(MatrixView points, const TsneOptions &o)
     for (std::int64_t i = 0; i < points.rows * points.columns; ++i)
         if (!std::isfinite(points.data[i]))
             return inputError("a value is NaN or infinite",
-                              "row " + std::to_string(i / points.columns) + ", column " + std::to_string(i % points.columns),
+                              "row " + std::to_string(i / points.columns) + ", column " +
+                                  std::to_string(i % points.columns),
                               "remove the row or the column");
     return {};
 }
@@ -88,15 +89,16 @@ Result<std::vector<float>> pcaMap(MatrixView points, const TsneOptions &options,
     for (int c = 0; c < result.components; ++c)
         if (result.explainedVariance[static_cast<std::size_t>(c)] > 0)
             for (std::int64_t i = 0; i < points.rows; ++i)
-                y[static_cast<std::size_t>(2 * i + c)] =
-                    static_cast<float>(kInitialSpread / spread * static_cast<double>(result.scores[static_cast<std::size_t>(i * result.components + c)]));
+                y[static_cast<std::size_t>(2 * i + c)] = static_cast<float>(
+                    kInitialSpread / spread *
+                    static_cast<double>(result.scores[static_cast<std::size_t>(i * result.components + c)]));
     return y;
 }
 
 } // namespace
 
-Result<Embedding> tsne(MatrixView points, const TsneOptions &options, std::stop_token stop, const TsneCallback &callback,
-                       const ProgressFunction &progress)
+Result<Embedding> tsne(MatrixView points, const TsneOptions &options, std::stop_token stop,
+                       const TsneCallback &callback, const ProgressFunction &progress)
 {
     SPECTRA_CHECK(validate(points, options));
     const std::int64_t n = points.rows;
@@ -108,8 +110,12 @@ Result<Embedding> tsne(MatrixView points, const TsneOptions &options, std::stop_
     }
     std::vector<float> initial;
     switch (options.init) {
-    case TsneInit::given: initial = options.initial; break;
-    case TsneInit::random: initial = randomMap(n, options.seed); break;
+    case TsneInit::given:
+        initial = options.initial;
+        break;
+    case TsneInit::random:
+        initial = randomMap(n, options.seed);
+        break;
     case TsneInit::pca: {
         SPECTRA_TRY(initial, pcaMap(points, options, stop));
         break;
@@ -123,13 +129,16 @@ Result<Embedding> tsne(MatrixView points, const TsneOptions &options, std::stop_
     result.perplexity = options.perplexity;
     if (3 * options.perplexity > static_cast<double>(n - 1)) {
         result.perplexity = static_cast<double>(n - 1) / 3;
-        result.warnings.push_back("perplexity lowered from " + std::to_string(options.perplexity) + " to " + std::to_string(result.perplexity)
-                                  + ": three times it must not exceed the number of other points");
+        result.warnings.push_back("perplexity lowered from " + std::to_string(options.perplexity) + " to " +
+                                  std::to_string(result.perplexity) +
+                                  ": three times it must not exceed the number of other points");
     }
 
     Clock clock;
-    const int k = static_cast<int>(std::min<double>(static_cast<double>(n - 1), std::max(1.0, std::floor(3 * result.perplexity))));
-    SPECTRA_TRY(const NeighborTable neighbors, nearestNeighbors(points, k, options.metric, options.neighbors, options.seed, stop, progress));
+    const int k = static_cast<int>(
+        std::min<double>(static_cast<double>(n - 1), std::max(1.0, std::floor(3 * result.perplexity))));
+    SPECTRA_TRY(const NeighborTable neighbors,
+                nearestNeighbors(points, k, options.metric, options.neighbors, options.seed, stop, progress));
     result.exactNeighbors = neighbors.exact;
     result.seconds.knn = clock.lap();
     SPECTRA_TRY(Affinities affinities, tsneAffinities(neighbors, result.perplexity, stop));
@@ -145,8 +154,8 @@ Result<Embedding> tsne(MatrixView points, const TsneOptions &options, std::stop_
                 progress({"optimising the map", iteration, options.iterations, "iterations"});
             if (callback) {
                 optimizer.coordinates(result.coordinates);
-                const TsneUpdate update{iteration, options.iterations, optimizer.divergence(), iteration < options.exaggerationIterations,
-                                        result.coordinates};
+                const TsneUpdate update{iteration, options.iterations, optimizer.divergence(),
+                                        iteration < options.exaggerationIterations, result.coordinates};
                 if (!callback(update)) {
                     result.stopped = true;
                     break;

@@ -13,7 +13,8 @@ struct Difference {
 Difference difference(std::span<const float> y, std::int64_t i, std::int64_t j)
 {
     const auto a = static_cast<std::size_t>(2 * i), b = static_cast<std::size_t>(2 * j);
-    const double dx = static_cast<double>(y[a]) - static_cast<double>(y[b]), dy = static_cast<double>(y[a + 1]) - static_cast<double>(y[b + 1]);
+    const double dx = static_cast<double>(y[a]) - static_cast<double>(y[b]),
+                 dy = static_cast<double>(y[a + 1]) - static_cast<double>(y[b + 1]);
     return {dx, dy, 1 / (1 + dx * dx + dy * dy)};
 }
 
@@ -43,7 +44,8 @@ std::vector<double> exactGradient(const Affinities &p, std::span<const float> y)
     for (double &g : gradient)
         g /= -z;
     for (std::int64_t i = 0; i < p.points; ++i)
-        for (auto k = static_cast<std::size_t>(p.row[static_cast<std::size_t>(i)]); k < static_cast<std::size_t>(p.row[static_cast<std::size_t>(i) + 1]); ++k) {
+        for (auto k = static_cast<std::size_t>(p.row[static_cast<std::size_t>(i)]);
+             k < static_cast<std::size_t>(p.row[static_cast<std::size_t>(i) + 1]); ++k) {
             const Difference d = difference(y, i, p.column[k]);
             gradient[static_cast<std::size_t>(2 * i)] += static_cast<double>(p.value[k]) * d.q * d.x;
             gradient[static_cast<std::size_t>(2 * i + 1)] += static_cast<double>(p.value[k]) * d.q * d.y;
@@ -57,7 +59,8 @@ double exactKl(const Affinities &p, std::span<const float> y)
     const double z = exactRepulsion(y, unused);
     double kl = 0;
     for (std::int64_t i = 0; i < p.points; ++i)
-        for (auto k = static_cast<std::size_t>(p.row[static_cast<std::size_t>(i)]); k < static_cast<std::size_t>(p.row[static_cast<std::size_t>(i) + 1]); ++k)
+        for (auto k = static_cast<std::size_t>(p.row[static_cast<std::size_t>(i)]);
+             k < static_cast<std::size_t>(p.row[static_cast<std::size_t>(i) + 1]); ++k)
             if (const double v = static_cast<double>(p.value[k]); v > 0)
                 kl += v * (std::log(v) - std::log(difference(y, i, p.column[k]).q / z));
     return kl;

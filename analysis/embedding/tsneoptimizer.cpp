@@ -17,9 +17,12 @@ constexpr std::int64_t kExactZ = 4000;
 float spacingOf(TsneMode mode, bool exaggerating)
 {
     switch (mode) {
-    case TsneMode::fast: return exaggerating ? 0.7f : 0.5f;
-    case TsneMode::standard: return 0.5f;
-    case TsneMode::accurate: break;
+    case TsneMode::fast:
+        return exaggerating ? 0.7f : 0.5f;
+    case TsneMode::standard:
+        return 0.5f;
+    case TsneMode::accurate:
+        break;
     }
     return 1.0f / 3;
 }
@@ -37,8 +40,12 @@ std::uint32_t spreadBits(std::uint32_t v)
 } // namespace
 
 TsneOptimizer::TsneOptimizer(Affinities affinities, std::vector<float> initial, const TsneOptions &options)
-    : m_p(std::move(affinities)), m_options(options), m_n(m_p.points),
-      m_parts(static_cast<int>(std::clamp<std::int64_t>(m_n / 512, 1, 64))), m_repulsion(0.5f), m_position(std::move(initial))
+    : m_p(std::move(affinities))
+    , m_options(options)
+    , m_n(m_p.points)
+    , m_parts(static_cast<int>(std::clamp<std::int64_t>(m_n / 512, 1, 64)))
+    , m_repulsion(0.5f)
+    , m_position(std::move(initial))
 {
     const auto size = static_cast<std::size_t>(2 * m_n);
     m_update.assign(size, 0.0f);
@@ -73,10 +80,14 @@ void TsneOptimizer::sortByCurve()
     };
     std::vector<Key> keys(static_cast<std::size_t>(m_n));
     for (std::size_t i = 0; i < keys.size(); ++i) {
-        const auto cell = [&](float v, float origin) { return static_cast<std::uint32_t>((v - origin) / span * 65535.0f); };
-        keys[i] = {spreadBits(cell(m_x[i], originX)) | (spreadBits(cell(m_y[i], originY)) << 1), static_cast<std::uint32_t>(i)};
+        const auto cell = [&](float v, float origin) {
+            return static_cast<std::uint32_t>((v - origin) / span * 65535.0f);
+        };
+        keys[i] = {spreadBits(cell(m_x[i], originX)) | (spreadBits(cell(m_y[i], originY)) << 1),
+                   static_cast<std::uint32_t>(i)};
     }
-    std::sort(keys.begin(), keys.end(), [](const Key &a, const Key &b) { return a.code < b.code || (a.code == b.code && a.index < b.index); });
+    std::sort(keys.begin(), keys.end(),
+              [](const Key &a, const Key &b) { return a.code < b.code || (a.code == b.code && a.index < b.index); });
 
     std::vector<std::uint32_t> place(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i)
@@ -105,7 +116,8 @@ void TsneOptimizer::sortByCurve()
         for (std::int64_t i = begin; i < end; ++i) {
             auto to = static_cast<std::size_t>(sorted.row[static_cast<std::size_t>(i)]);
             const std::size_t from = keys[static_cast<std::size_t>(i)].index;
-            for (auto k = static_cast<std::size_t>(m_p.row[from]); k < static_cast<std::size_t>(m_p.row[from + 1]); ++k, ++to) {
+            for (auto k = static_cast<std::size_t>(m_p.row[from]); k < static_cast<std::size_t>(m_p.row[from + 1]);
+                 ++k, ++to) {
                 sorted.column[to] = place[m_p.column[k]];
                 sorted.value[to] = m_p.value[k];
             }
@@ -130,19 +142,22 @@ bool TsneOptimizer::iterate(int iteration, const std::stop_token &stop)
     const bool exaggerating = iteration < m_options.exaggerationIterations;
     const double exaggeration = exaggerating ? m_options.exaggeration : 1.0;
     StepOptions step;
-    step.learningRate = static_cast<float>(m_options.learningRate > 0 ? m_options.learningRate : static_cast<double>(m_n) / exaggeration);
+    step.learningRate = static_cast<float>(m_options.learningRate > 0 ? m_options.learningRate
+                                                                      : static_cast<double>(m_n) / exaggeration);
     step.momentum = static_cast<float>(m_options.momentum);
     step.maxStep = static_cast<float>(m_options.maxStepNorm);
     step.inverseZ = static_cast<float>(1 / m_z);
     parallelFor(m_n, m_parts, [&](std::int64_t begin, std::int64_t end, int) {
         if (!stop.stop_requested())
-            attraction(m_p.row.data(), m_p.column.data(), m_p.value.data(), m_x.data(), m_y.data(), static_cast<float>(exaggeration), begin, end, m_attractive.data());
+            attraction(m_p.row.data(), m_p.column.data(), m_p.value.data(), m_x.data(), m_y.data(),
+                       static_cast<float>(exaggeration), begin, end, m_attractive.data());
     });
     if (stop.stop_requested())
         return false;
     std::vector<double> sums(static_cast<std::size_t>(2 * m_parts), 0.0);
     parallelFor(m_n, m_parts, [&](std::int64_t begin, std::int64_t end, int part) {
-        detail::step(m_attractive.data(), m_repulsive.data(), step, begin, end, m_position.data(), m_update.data(), m_gain.data(), sums.data() + 2 * part);
+        detail::step(m_attractive.data(), m_repulsive.data(), step, begin, end, m_position.data(), m_update.data(),
+                     m_gain.data(), sums.data() + 2 * part);
     });
     double mean[2] = {0, 0};
     for (std::size_t i = 0; i < sums.size(); ++i)

@@ -38,7 +38,7 @@ private:
     const TsneOptions m_options;
     const std::int64_t m_n;
     const int m_parts;
-    double m_entropy = 0;              ///< Σ p log p
+    double m_entropy = 0; ///< Σ p log p
     Repulsion m_repulsion;
     double m_z = 1;
     std::vector<float> m_position, m_update, m_gain, m_attractive, m_repulsive, m_x, m_y;

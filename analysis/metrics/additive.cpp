@@ -60,7 +60,8 @@ double consistency(const StatView &s)
 
 double segmentBest(const StatView &s)
 {
-    return ratio(s[L::segments + 2 * static_cast<int>(kSegmentMain)], s[L::segments + 2 * static_cast<int>(kSegmentMain) + 1]);
+    return ratio(s[L::segments + 2 * static_cast<int>(kSegmentMain)],
+                 s[L::segments + 2 * static_cast<int>(kSegmentMain) + 1]);
 }
 
 double cacheHit(const StatView &s)
@@ -68,18 +69,22 @@ double cacheHit(const StatView &s)
     return ratio(s[L::caches + 2 * static_cast<int>(kCacheMain)], s[L::caches + 2 * static_cast<int>(kCacheMain) + 1]);
 }
 
-
 const AdditiveMetric kAdditive[] = {
     {"expert_entropy_bits", [](const StatView &s) { return entropyBits(s(L::load)); }, nullptr, L::tokens, false},
-    {"expert_entropy_nats", [](const StatView &s) { return entropyBits(s(L::load)) * std::numbers::ln2; }, nullptr, L::tokens, false},
+    {"expert_entropy_nats", [](const StatView &s) { return entropyBits(s(L::load)) * std::numbers::ln2; }, nullptr,
+     L::tokens, false},
     {"expert_entropy_normalized", entropyNormalized, nullptr, L::tokens, false},
-    {"expert_entropy_bits_weighted", [](const StatView &s) { return entropyBits(s(L::weight)); }, nullptr, L::weightTokens, false},
+    {"expert_entropy_bits_weighted", [](const StatView &s) { return entropyBits(s(L::weight)); }, nullptr,
+     L::weightTokens, false},
     {"load_cv", [](const StatView &s) { return coefficientOfVariation(s(L::load)); }, nullptr, L::tokens, false},
-    {"load_cv_weighted", [](const StatView &s) { return coefficientOfVariation(s(L::weight)); }, nullptr, L::weightTokens, false},
+    {"load_cv_weighted", [](const StatView &s) { return coefficientOfVariation(s(L::weight)); }, nullptr,
+     L::weightTokens, false},
     {"max_vio", [](const StatView &s) { return maxViolation(s(L::load)); }, nullptr, L::tokens, false},
     {"max_vio_weighted", [](const StatView &s) { return maxViolation(s(L::weight)); }, nullptr, L::weightTokens, false},
-    {"max_abs_deviation", [](const StatView &s) { return s[L::filled] > 0 ? maxAbsDeviation(s(L::load)) : kUndefined; }, nullptr, L::tokens, false},
-    {"load_std", [](const StatView &s) { return s[L::filled] > 0 ? standardDeviation(s(L::load)) : kUndefined; }, nullptr, L::tokens, false},
+    {"max_abs_deviation", [](const StatView &s) { return s[L::filled] > 0 ? maxAbsDeviation(s(L::load)) : kUndefined; },
+     nullptr, L::tokens, false},
+    {"load_std", [](const StatView &s) { return s[L::filled] > 0 ? standardDeviation(s(L::load)) : kUndefined; },
+     nullptr, L::tokens, false},
     {"gini", [](const StatView &s) { return gini(s(L::load)); }, nullptr, L::tokens, false},
     {"gini_weighted", [](const StatView &s) { return gini(s(L::weight)); }, nullptr, L::weightTokens, false},
     {"min_max_ratio", [](const StatView &s) { return minMaxRatio(s(L::load)); }, nullptr, L::tokens, false},
@@ -89,16 +94,32 @@ const AdditiveMetric kAdditive[] = {
     {"capacity_usage", capacityUsage, nullptr, L::tokens, false},
     {"drop_rate", [](const StatView &s) { return ratio(s[L::dropped], s[L::slots]); }, nullptr, L::tokens, false},
     {"switch_aux", switchAux, [](const StatView &) { return 1.0; }, L::probabilityTokens, false},
-    {"routing_entropy", [](const StatView &s) { return ratio(s[L::entropySum], s[L::entropyTokens]); }, nullptr, L::entropyTokens, false},
-    {"routing_entropy_normalized", [](const StatView &s) { return s.layout->experts > 1 ? ratio(s[L::entropySum], s[L::entropyTokens]) / std::log(s.layout->experts) : kUndefined; }, nullptr, L::entropyTokens, false},
-    {"routing_entropy_chosen", [](const StatView &s) { return ratio(s[L::chosenEntropySum], s[L::weightTokens]); }, nullptr, L::weightTokens, false},
-    {"routing_confidence", [](const StatView &s) { return ratio(s[L::confidenceSum], s[L::weightTokens]); }, nullptr, L::weightTokens, false},
-    {"routing_margin", [](const StatView &s) { return s.layout->experts > 1 ? ratio(s[L::marginSum], s[L::probabilityTokens]) : kUndefined; }, nullptr, L::probabilityTokens, false},
-    {"sequential_consistency", consistency, [](const StatView &s) { return shareSquares(s(L::top1)); }, L::pairs, false},
-    {"sequential_consistency_excess", [](const StatView &s) { return consistency(s) - shareSquares(s(L::top1)); }, [](const StatView &) { return 0.0; }, L::pairs, false},
+    {"routing_entropy", [](const StatView &s) { return ratio(s[L::entropySum], s[L::entropyTokens]); }, nullptr,
+     L::entropyTokens, false},
+    {"routing_entropy_normalized",
+     [](const StatView &s) {
+         return s.layout->experts > 1 ? ratio(s[L::entropySum], s[L::entropyTokens]) / std::log(s.layout->experts)
+                                      : kUndefined;
+     },
+     nullptr, L::entropyTokens, false},
+    {"routing_entropy_chosen", [](const StatView &s) { return ratio(s[L::chosenEntropySum], s[L::weightTokens]); },
+     nullptr, L::weightTokens, false},
+    {"routing_confidence", [](const StatView &s) { return ratio(s[L::confidenceSum], s[L::weightTokens]); }, nullptr,
+     L::weightTokens, false},
+    {"routing_margin",
+     [](const StatView &s) {
+         return s.layout->experts > 1 ? ratio(s[L::marginSum], s[L::probabilityTokens]) : kUndefined;
+     },
+     nullptr, L::probabilityTokens, false},
+    {"sequential_consistency", consistency, [](const StatView &s) { return shareSquares(s(L::top1)); }, L::pairs,
+     false},
+    {"sequential_consistency_excess", [](const StatView &s) { return consistency(s) - shareSquares(s(L::top1)); },
+     [](const StatView &) { return 0.0; }, L::pairs, false},
     {"topk_overlap", [](const StatView &s) { return ratio(s[L::jaccardSum], s[L::pairs]); }, nullptr, L::pairs, false},
-    {"segment_routing_best", segmentBest, nullptr, static_cast<L::Scalar>(L::segments + 2 * static_cast<int>(kSegmentMain) + 1), false},
-    {"segment_cache_hit", cacheHit, nullptr, static_cast<L::Scalar>(L::caches + 2 * static_cast<int>(kCacheMain) + 1), false},
+    {"segment_routing_best", segmentBest, nullptr,
+     static_cast<L::Scalar>(L::segments + 2 * static_cast<int>(kSegmentMain) + 1), false},
+    {"segment_cache_hit", cacheHit, nullptr, static_cast<L::Scalar>(L::caches + 2 * static_cast<int>(kCacheMain) + 1),
+     false},
 };
 
 // ---- expert × domain ----
@@ -124,7 +145,9 @@ Margins margins(std::span<const StatView> domains, StatLayout::Vector v)
 
 double lift(std::span<const StatView> domains, const Margins &m, std::size_t expert, std::size_t d)
 {
-    return m.domain[d] > 0 && m.expert[expert] > 0 ? domains[d](L::load)[expert] / m.domain[d] * m.all / m.expert[expert] : kUndefined;
+    return m.domain[d] > 0 && m.expert[expert] > 0
+               ? domains[d](L::load)[expert] / m.domain[d] * m.all / m.expert[expert]
+               : kUndefined;
 }
 
 /// Mean over experts of the largest `cell` over domains; experts without any defined cell are left out.
@@ -205,7 +228,8 @@ double specialization(std::span<const StatView> domains)
 double purity(std::span<const StatView> domains)
 {
     const Margins m = margins(domains, L::load);
-    return meanOfLargest(domains, [&](std::size_t e, std::size_t d) { return ratio(domains[d](L::load)[e], m.expert[e]); });
+    return meanOfLargest(domains,
+                         [&](std::size_t e, std::size_t d) { return ratio(domains[d](L::load)[e], m.expert[e]); });
 }
 
 std::vector<float> purityMatrix(std::span<const StatView> domains, std::int64_t &rows, std::int64_t &columns)
@@ -234,7 +258,8 @@ struct Correlation {
     std::vector<double> sum, squares;
     double n = 0;
     std::span<const StatView> domains;
-    explicit Correlation(std::span<const StatView> of) : domains(of)
+    explicit Correlation(std::span<const StatView> of)
+        : domains(of)
     {
         sum.assign(static_cast<std::size_t>(of.front().layout->experts), 0.0);
         squares = sum;
@@ -301,13 +326,15 @@ double nmiChance(std::span<const StatView> domains)
 const DomainMetric kDomain[] = {
     {"expert_affinity", affinity, [](std::span<const StatView>) { return 1.0; }, affinityOf, affinityMatrix},
     {"domain_specialization", specialization,
-     [](std::span<const StatView> d) { return static_cast<double>(d.front().slots) / d.front().layout->experts; }, specializationOf,
+     [](std::span<const StatView> d) { return static_cast<double>(d.front().slots) / d.front().layout->experts; },
+     specializationOf,
      [](std::span<const StatView> domains, std::int64_t &rows, std::int64_t &columns) {
          return table(domains, rows, columns, [&](std::size_t e, std::size_t d) { return chosenShare(domains, e, d); });
      }},
     {"domain_purity", purity, purityChance, nullptr, purityMatrix},
     {"expert_task_correlation", correlation, nullptr, correlationOf, correlationMatrix},
-    {"nmi_expert_domain", [](std::span<const StatView> d) { return agreement(d, &PartitionAgreement::nmi, false); }, nmiChance, nullptr,
+    {"nmi_expert_domain", [](std::span<const StatView> d) { return agreement(d, &PartitionAgreement::nmi, false); },
+     nmiChance, nullptr,
      [](std::span<const StatView> domains, std::int64_t &rows, std::int64_t &columns) {
          return table(domains, rows, columns, [&](std::size_t e, std::size_t d) { return domains[d](L::top1)[e]; });
      }},

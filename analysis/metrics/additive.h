@@ -37,7 +37,8 @@ struct DomainMetric {
     double (*value)(std::span<const StatView> domains);
     double (*chance)(std::span<const StatView> domains);
     double (*ofDomain)(std::span<const StatView> domains, std::size_t d); ///< may be null
-    std::vector<float> (*matrix)(std::span<const StatView> domains, std::int64_t &rows, std::int64_t &columns); ///< may be null
+    std::vector<float> (*matrix)(std::span<const StatView> domains, std::int64_t &rows,
+                                 std::int64_t &columns); ///< may be null
 };
 [[nodiscard]] std::span<const DomainMetric> domainMetrics();
 

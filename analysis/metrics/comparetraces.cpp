@@ -17,8 +17,10 @@ struct Match {
     std::int64_t first = 0, second = 0; ///< token numbers
 };
 
-/// Every counted token of the first trace with the token of the same sequence id, position and vocabulary id in the second.
-Result<std::vector<Match>> matchTokens(const TraceSource &first, const TraceSource &second, std::int64_t &unmatched, std::stop_token stop)
+/// Every counted token of the first trace with the token of the same sequence id, position and vocabulary id in the
+/// second.
+Result<std::vector<Match>> matchTokens(const TraceSource &first, const TraceSource &second, std::int64_t &unmatched,
+                                       std::stop_token stop)
 {
     SPECTRA_TRY(const auto a, first.sequences());
     SPECTRA_TRY(const auto b, second.sequences());
@@ -54,7 +56,8 @@ Result<std::vector<Match>> matchTokens(const TraceSource &first, const TraceSour
                 continue;
             const auto partner = at.find(x->position[i]);
             if (partner != at.end() && y->id[partner->second] == x->id[i])
-                matches.push_back({s.offset + static_cast<std::int64_t>(i), offset + static_cast<std::int64_t>(partner->second)});
+                matches.push_back(
+                    {s.offset + static_cast<std::int64_t>(i), offset + static_cast<std::int64_t>(partner->second)});
             else
                 ++unmatched;
         }
@@ -63,8 +66,8 @@ Result<std::vector<Match>> matchTokens(const TraceSource &first, const TraceSour
 }
 
 /// Experts of given tokens of one layer, in their order: [n,k]. Reads ascending runs of tokens block by block.
-Result<std::vector<std::uint16_t>> expertsOf(const TraceSource &trace, int layer, const std::vector<std::int64_t> &tokens, int &slots,
-                                             std::stop_token stop)
+Result<std::vector<std::uint16_t>> expertsOf(const TraceSource &trace, int layer,
+                                             const std::vector<std::int64_t> &tokens, int &slots, std::stop_token stop)
 {
     std::vector<std::uint16_t> experts;
     std::shared_ptr<const Block> block;
@@ -135,7 +138,8 @@ Result<TraceConsistency> routingConsistency(const TraceSource &first, const Trac
     }
     const auto ea = static_cast<std::size_t>(a->experts), eb = static_cast<std::size_t>(b->experts);
     for (int layer = 0; layer < a->layers(); ++layer) {
-        const auto other = std::find(b->decoderIndex.begin(), b->decoderIndex.end(), a->decoderIndex[static_cast<std::size_t>(layer)]);
+        const auto other =
+            std::find(b->decoderIndex.begin(), b->decoderIndex.end(), a->decoderIndex[static_cast<std::size_t>(layer)]);
         if (other == b->decoderIndex.end())
             continue;
         LayerConsistency c;
@@ -145,7 +149,8 @@ Result<TraceConsistency> routingConsistency(const TraceSource &first, const Trac
         int ka = 0, kb = 0;
         SPECTRA_TRY(const std::vector<std::uint16_t> x, expertsOf(first, layer, tokensA, ka, stop));
         SPECTRA_TRY(const std::vector<std::uint16_t> y, expertsOf(second, c.otherLayer, tokensB, kb, stop));
-        // Experts that are chosen for the same tokens belong together: one-to-one matching of the joint counts of all slots.
+        // Experts that are chosen for the same tokens belong together: one-to-one matching of the joint counts of all
+        // slots.
         std::vector<double> joint(eb * ea, 0.0);
         for (std::size_t t = 0; t < matches.size(); ++t)
             for (int i = 0; i < ka; ++i)
@@ -160,7 +165,8 @@ Result<TraceConsistency> routingConsistency(const TraceSource &first, const Trac
         for (std::size_t i = 0; i < eb; ++i)
             same[i] = static_cast<int>(i);
         for (std::size_t t = 0; t < matches.size(); ++t) {
-            const std::uint16_t *p = x.data() + t * static_cast<std::size_t>(ka), *q = y.data() + t * static_cast<std::size_t>(kb);
+            const std::uint16_t *p = x.data() + t * static_cast<std::size_t>(ka),
+                                *q = y.data() + t * static_cast<std::size_t>(kb);
             const SetAgreement raw = compare(p, ka, q, kb, same), matched = compare(p, ka, q, kb, c.matching);
             c.raw += raw.equal;
             c.matched += matched.equal;

@@ -12,7 +12,10 @@ namespace {
 struct Confusion {
     std::vector<double> counts; ///< [E before, E now]
     double total = 0;
-    explicit Confusion(std::size_t experts) : counts(experts * experts, 0.0) {}
+    explicit Confusion(std::size_t experts)
+        : counts(experts * experts, 0.0)
+    {
+    }
     [[nodiscard]] Confusion without(const Confusion &part) const
     {
         Confusion rest = *this;
@@ -100,7 +103,8 @@ void evaluateLayerPair(const EvaluationContext &context, int layer, const std::v
         identity[i] = static_cast<int>(i);
     const auto evaluate = [&](LayerMetric &m, bool match) {
         const auto of = [&](const Confusion &c) {
-            return agreement(c, experts, match ? assignMaximum(c.counts, context.info.experts, context.info.experts) : identity);
+            return agreement(c, experts,
+                             match ? assignMaximum(c.counts, context.info.experts, context.info.experts) : identity);
         };
         m.jackknife = true;
         const Agreement whole = of(tables[0]);
@@ -111,12 +115,14 @@ void evaluateLayerPair(const EvaluationContext &context, int layer, const std::v
             const Agreement a = of(tables[static_cast<std::size_t>(slices.domain(d))]);
             m.domain.push_back(a.value);
             m.domainChance.push_back(a.chance);
-            m.domainCount.push_back(static_cast<std::int64_t>(tables[static_cast<std::size_t>(slices.domain(d))].total));
+            m.domainCount.push_back(
+                static_cast<std::int64_t>(tables[static_cast<std::size_t>(slices.domain(d))].total));
         }
         if (slices.phases)
             for (int p = 0; p < 2; ++p) {
                 m.phase.push_back(of(tables[static_cast<std::size_t>(slices.phase(p))]).value);
-                m.phaseCount.push_back(static_cast<std::int64_t>(tables[static_cast<std::size_t>(slices.phase(p))].total));
+                m.phaseCount.push_back(
+                    static_cast<std::int64_t>(tables[static_cast<std::size_t>(slices.phase(p))].total));
             }
         for (int g = 0; g < slices.groups && !context.stop.stop_requested(); ++g)
             m.replicates.push_back(of(tables[0].without(tables[static_cast<std::size_t>(slices.group(g))])).value);
@@ -130,7 +136,8 @@ void evaluateLayerPair(const EvaluationContext &context, int layer, const std::v
             matrix.values.assign(tables[0].counts.begin(), tables[0].counts.end());
             rawMetric.matrices.push_back(std::move(matrix));
         }
-        rawMetric.note = "of each layer with the one before; compares expert indices; the matrix counts tokens, rows: the layer before";
+        rawMetric.note = "of each layer with the one before; compares expert indices; the matrix counts tokens, rows: "
+                         "the layer before";
         into["layer_consistency"] = std::move(rawMetric);
     }
     if (matched) {
@@ -173,10 +180,14 @@ LayerMetrics evaluatePaths(const EvaluationContext &context, const std::vector<s
             distinct += n > 0;
             logs += n > 0 ? n * std::log(n) : 0;
         }
-        [[nodiscard]] double entropy() const { return tokens > 0 ? std::max(0.0, std::log(tokens) - logs / tokens) : kNone; }
+        [[nodiscard]] double entropy() const
+        {
+            return tokens > 0 ? std::max(0.0, std::log(tokens) - logs / tokens) : kNone;
+        }
         [[nodiscard]] double paths() const { return tokens > 0 ? distinct : kNone; }
     };
-    const auto domains = static_cast<std::size_t>(context.slices.domains), groups = static_cast<std::size_t>(context.slices.groups);
+    const auto domains = static_cast<std::size_t>(context.slices.domains),
+               groups = static_cast<std::size_t>(context.slices.groups);
     Part whole, phase[2];
     std::vector<Part> domain(domains), rest(groups);
     std::vector<double> inDomain(domains), inGroup(groups);

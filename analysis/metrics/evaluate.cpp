@@ -38,8 +38,11 @@ std::optional<double> present(double x)
 /// Folds the layers of one metric into its result.
 class Combiner {
 public:
-    Combiner(const MetricInfo &metric, const MetricOptions &options, const TraceInfo &info, std::size_t sequences, bool acrossLayers)
-        : m_metric(metric), m_options(options), m_domains(info.domains.size())
+    Combiner(const MetricInfo &metric, const MetricOptions &options, const TraceInfo &info, std::size_t sequences,
+             bool acrossLayers)
+        : m_metric(metric)
+        , m_options(options)
+        , m_domains(info.domains.size())
     {
         m_result.key = metric.key;
         if (!acrossLayers)
@@ -83,7 +86,8 @@ public:
         }
         for (std::size_t d = 0; d < std::min(m_domains, m.domain.size()) && m_options.byDomain; ++d) {
             m_domain[d].add(m.domain[d]);
-            m_result.byDomain[d].count = std::max(m_result.byDomain[d].count, d < m.domainCount.size() ? m.domainCount[d] : 0);
+            m_result.byDomain[d].count =
+                std::max(m_result.byDomain[d].count, d < m.domainCount.size() ? m.domainCount[d] : 0);
             if (d < m.domainChance.size())
                 m_domainChance[d].add(m.domainChance[d]);
             if (d < m.domainReplicates.size())
@@ -126,7 +130,9 @@ public:
         for (std::size_t i = 0; i < m_sequence.size(); ++i)
             m_result.bySequence[i].value = present(m_sequence[i].value());
         if (!m_result.overall.value && m_result.absent.empty())
-            m_result.absent = !m_result.note.empty() ? m_result.note : m_seen ? "undefined for this routing" : "no counted token";
+            m_result.absent = !m_result.note.empty() ? m_result.note
+                              : m_seen               ? "undefined for this routing"
+                                                     : "no counted token";
         return std::move(m_result);
     }
 
@@ -149,7 +155,8 @@ private:
     {
         if (replicates.empty() || !std::isfinite(value))
             return;
-        const auto range = m_jackknife ? jackknifeInterval(value, replicates, m_options.level) : percentileInterval(replicates, m_options.level);
+        const auto range = m_jackknife ? jackknifeInterval(value, replicates, m_options.level)
+                                       : percentileInterval(replicates, m_options.level);
         if (!range)
             return;
         point.low = range->first;
@@ -170,11 +177,13 @@ private:
     std::vector<std::vector<Mean>> m_domainReplicates;
 };
 
-LayerPlan planFor(const std::map<std::string, const MetricInfo *, std::less<>> &wanted, const TraceInfo &info, const MetricOptions &options)
+LayerPlan planFor(const std::map<std::string, const MetricInfo *, std::less<>> &wanted, const TraceInfo &info,
+                  const MetricOptions &options)
 {
     LayerPlan plan;
     const auto any = [&](std::initializer_list<std::string_view> keys) {
-        return std::any_of(keys.begin(), keys.end(), [&](std::string_view k) { return wanted.find(k) != wanted.end(); });
+        return std::any_of(keys.begin(), keys.end(),
+                           [&](std::string_view k) { return wanted.find(k) != wanted.end(); });
     };
     for (const auto &[key, metric] : wanted)
         for (const Column column : metric->columns) {
@@ -210,7 +219,8 @@ Result<void> validate(const MetricOptions &o)
 {
     for (const std::string &key : o.keys)
         if (findMetric(key) == nullptr)
-            return usageError("there is no metric '" + key + "'", "metric keys", "list them all with `spectra metrics --list`");
+            return usageError("there is no metric '" + key + "'", "metric keys",
+                              "list them all with `spectra metrics --list`");
     if (!(o.level > 0 && o.level < 1))
         return usageError("the level of intervals lies between 0 and 1");
     if (o.resamples < 2 || o.resamples > 100000 || o.jackknifeGroups < 2 || o.jackknifeGroups > 1000)
@@ -236,7 +246,8 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
     std::map<std::string, const MetricInfo *, std::less<>> wanted;
     std::map<std::string, std::string, std::less<>> missing;
     for (const MetricInfo &metric : metricTable()) {
-        if (!options.keys.empty() && std::find(options.keys.begin(), options.keys.end(), metric.key) == options.keys.end())
+        if (!options.keys.empty() &&
+            std::find(options.keys.begin(), options.keys.end(), metric.key) == options.keys.end())
             continue;
         asked.push_back(&metric);
         if (std::string why = whyMissing(metric, *info); !why.empty())
@@ -259,9 +270,11 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
 
     StatLayout layout;
     layout.experts = info->experts;
-    const std::int64_t limit = options.bySequence
-        ? std::max<std::int64_t>(1, static_cast<std::int64_t>(index.domain.size()))
-        : std::max<std::int64_t>(64, (std::int64_t(1) << 28) / static_cast<std::int64_t>(layout.size() * sizeof(double) * (options.byPhase ? 2 : 1)));
+    const std::int64_t limit =
+        options.bySequence ? std::max<std::int64_t>(1, static_cast<std::int64_t>(index.domain.size()))
+                           : std::max<std::int64_t>(64, (std::int64_t(1) << 28) /
+                                                            static_cast<std::int64_t>(layout.size() * sizeof(double) *
+                                                                                      (options.byPhase ? 2 : 1)));
     const int domains = static_cast<int>(info->domains.size());
     Units units = makeUnits(index, domains, limit);
     Slices slices{domains, 0, options.byPhase};
@@ -299,7 +312,8 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
         const int together = std::clamp(threadCount(), 1, 8);
         for (int first = 0; first < layers; first += together) {
             const int count = std::min(together, layers - first);
-            std::vector<LayerMetrics> streamed(static_cast<std::size_t>(count)), tabled(static_cast<std::size_t>(count));
+            std::vector<LayerMetrics> streamed(static_cast<std::size_t>(count)),
+                tabled(static_cast<std::size_t>(count));
             std::vector<std::vector<std::uint16_t>> top1(static_cast<std::size_t>(count));
             std::mutex mutex;
             std::optional<Error> error;
@@ -308,7 +322,8 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
                     const int layer = first + static_cast<int>(i);
                     const auto work = [&]() -> Result<void> {
                         if (plan.stream) {
-                            SPECTRA_TRY(LayerStats stats, readLayer(trace, layer, index, units, slices, plan, stop, tick));
+                            SPECTRA_TRY(LayerStats stats,
+                                        readLayer(trace, layer, index, units, slices, plan, stop, tick));
                             SPECTRA_TRY(streamed[static_cast<std::size_t>(i)], evaluateLayer(context, layer, stats));
                             top1[static_cast<std::size_t>(i)] = std::move(stats.top1);
                         } else {
@@ -352,8 +367,10 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
     }
 
     const std::string unit = units.merged ? "groups of sequences" : "sequences";
-    const std::string bootstrapWords = "percentile bootstrap over " + unit + " within domains, " + std::to_string(options.resamples) + " resamples";
-    const std::string jackknifeWords = "delete-group jackknife over " + unit + ", " + std::to_string(slices.groups) + " groups";
+    const std::string bootstrapWords =
+        "percentile bootstrap over " + unit + " within domains, " + std::to_string(options.resamples) + " resamples";
+    const std::string jackknifeWords =
+        "delete-group jackknife over " + unit + ", " + std::to_string(slices.groups) + " groups";
     for (const MetricInfo *metric : asked) {
         if (const auto why = missing.find(metric->key); why != missing.end()) {
             MetricResult absent;

@@ -16,18 +16,18 @@
 namespace spectra {
 
 struct MetricOptions {
-    std::vector<std::string> keys;      ///< empty: every metric. Unknown keys are a usage error
+    std::vector<std::string> keys;                             ///< empty: every metric. Unknown keys are a usage error
     bool byDomain = true, bySequence = false, byPhase = false; ///< layers always
-    bool matrices = true;               ///< fill MetricResult::matrices
+    bool matrices = true;                                      ///< fill MetricResult::matrices
     bool intervals = false;
     double level = 0.95;
-    int resamples = 1000;               ///< percentile bootstrap: sequences are drawn with replacement inside their domain
-    int jackknifeGroups = 20;           ///< set-valued metrics: delete-group jackknife over groups of sequences
-    std::uint64_t seed = 0;             ///< resampling, token samples, chance levels
+    int resamples = 1000;     ///< percentile bootstrap: sequences are drawn with replacement inside their domain
+    int jackknifeGroups = 20; ///< set-valued metrics: delete-group jackknife over groups of sequences
+    std::uint64_t seed = 0;   ///< resampling, token samples, chance levels
     std::shared_ptr<const RowSet> selection; ///< only these tokens; null: all. Masked tokens never count
-    std::int64_t blockTokens = 16384;   ///< rows read at a time; changes nothing but memory
-    std::int64_t silhouetteTokens = 2048;   ///< sampled per layer
-    std::int64_t sampleTokens = 65536;      ///< tokens per layer that rank statistics and chance levels are taken on
+    std::int64_t blockTokens = 16384;        ///< rows read at a time; changes nothing but memory
+    std::int64_t silhouetteTokens = 2048;    ///< sampled per layer
+    std::int64_t sampleTokens = 65536;       ///< tokens per layer that rank statistics and chance levels are taken on
 };
 
 /// Streams the trace layer by layer in token blocks and evaluates the asked metrics.

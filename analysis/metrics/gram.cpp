@@ -15,19 +15,24 @@ using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::R
 std::string_view gramObjectKey(GramObject object)
 {
     switch (object) {
-    case GramObject::routing: return "routing";
-    case GramObject::expression: return "expression";
-    case GramObject::routerWeights: return "router_weights";
-    case GramObject::expertInput: return "expert_input";
-    case GramObject::expertOutput: return "expert_output";
+    case GramObject::routing:
+        return "routing";
+    case GramObject::expression:
+        return "expression";
+    case GramObject::routerWeights:
+        return "router_weights";
+    case GramObject::expertInput:
+        return "expert_input";
+    case GramObject::expertOutput:
+        return "expert_output";
     }
     return {};
 }
 
 std::vector<double> gramMatrix(MatrixView vectors)
 {
-    const Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> map(vectors.data, vectors.rows,
-                                                                                                     vectors.columns);
+    const Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> map(
+        vectors.data, vectors.rows, vectors.columns);
     RowMatrix unit = map.cast<double>();
     for (Eigen::Index i = 0; i < unit.rows(); ++i) {
         const double norm = unit.row(i).norm();
@@ -71,7 +76,8 @@ std::optional<GramFigures> gramFigures(std::span<const double> gram, std::int64_
     if (!eigenvalues)
         return figures;
     const Eigen::Map<const RowMatrix> matrix(gram.data(), experts, experts);
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(0.5 * (matrix + matrix.transpose()), Eigen::EigenvaluesOnly);
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(0.5 * (matrix + matrix.transpose()),
+                                                                Eigen::EigenvaluesOnly);
     const Eigen::VectorXd values = solver.eigenvalues();
     figures.spectrum.assign(values.data(), values.data() + values.size());
     std::reverse(figures.spectrum.begin(), figures.spectrum.end());

@@ -41,7 +41,10 @@ using Wanted = std::vector<std::pair<std::string, std::function<double(const Gra
 class TableEvaluator {
 public:
     TableEvaluator(const EvaluationContext &context, const TraceSource &trace, int layer)
-        : m_context(context), m_trace(trace), m_layer(layer), m_experts(context.info.experts)
+        : m_context(context)
+        , m_trace(trace)
+        , m_layer(layer)
+        , m_experts(context.info.experts)
     {
     }
 
@@ -58,7 +61,8 @@ private:
     {
         SPECTRA_TRY(const auto value, m_trace.table(table, m_layer));
         const auto size = static_cast<std::int64_t>(value->values.size());
-        const std::string place = m_context.info.file + ": layer " + std::to_string(m_context.info.decoderIndex[static_cast<std::size_t>(m_layer)]);
+        const std::string place = m_context.info.file + ": layer " +
+                                  std::to_string(m_context.info.decoderIndex[static_cast<std::size_t>(m_layer)]);
         if (rows < 1 || size == 0 || size % rows != 0)
             return inputError("a table of the trace has the wrong size", place);
         width = size / rows;
@@ -69,7 +73,8 @@ private:
     {
         MeanVectors m;
         const TokenIndex &index = m_context.index;
-        const bool partial = std::any_of(index.sequencePartial.begin(), index.sequencePartial.end(), [](std::uint8_t p) { return p != 0; });
+        const bool partial = std::any_of(index.sequencePartial.begin(), index.sequencePartial.end(),
+                                         [](std::uint8_t p) { return p != 0; });
         const bool bySequence = object.sequenceMeans && m_context.info.has(*object.sequenceMeans);
         const bool ofTokens = object.object != GramObject::routerWeights;
         if (index.selected && ofTokens && !bySequence) {
@@ -92,7 +97,8 @@ private:
         using Sums = std::vector<double>;
         Sums all(size, 0.0);
         double tokens = 0;
-        const auto domains = static_cast<std::size_t>(m_context.slices.domains), groups = static_cast<std::size_t>(m_context.slices.groups);
+        const auto domains = static_cast<std::size_t>(m_context.slices.domains),
+                   groups = static_cast<std::size_t>(m_context.slices.groups);
         std::vector<Sums> domain(domains, all), group(groups, all);
         std::vector<double> domainTokens(domains, 0.0), groupTokens(groups, 0.0);
         for (std::size_t s = 0; s < index.domain.size(); ++s) {
@@ -107,9 +113,11 @@ private:
             };
             add(all, tokens);
             if (index.domain[s] >= 0 && domains > 0)
-                add(domain[static_cast<std::size_t>(index.domain[s])], domainTokens[static_cast<std::size_t>(index.domain[s])]);
+                add(domain[static_cast<std::size_t>(index.domain[s])],
+                    domainTokens[static_cast<std::size_t>(index.domain[s])]);
             if (groups > 0) {
-                const auto g = static_cast<std::size_t>(m_context.units.group[static_cast<std::size_t>(m_context.units.ofSequence[s])]);
+                const auto g = static_cast<std::size_t>(
+                    m_context.units.group[static_cast<std::size_t>(m_context.units.ofSequence[s])]);
                 add(group[g], groupTokens[g]);
             }
         }
@@ -135,9 +143,11 @@ private:
         }
         if (m_context.plan.sequences)
             for (std::size_t s = 0; s < index.domain.size(); ++s)
-                m.sequence.push_back(index.sequenceTokens[s] > 0
-                                         ? std::vector<float>(rows.begin() + static_cast<std::ptrdiff_t>(s * size), rows.begin() + static_cast<std::ptrdiff_t>((s + 1) * size))
-                                         : std::vector<float>());
+                m.sequence.push_back(
+                    index.sequenceTokens[s] > 0
+                        ? std::vector<float>(rows.begin() + static_cast<std::ptrdiff_t>(s * size),
+                                             rows.begin() + static_cast<std::ptrdiff_t>((s + 1) * size))
+                        : std::vector<float>());
         return m;
     }
 
@@ -148,13 +158,17 @@ private:
         const std::string suffix = "." + std::string(gramObjectKey(object));
         Wanted all;
         all.emplace_back("gram_orthogonality" + suffix, [](const GramFigures &f) { return f.orthogonality; });
-        all.emplace_back("gram_offdiag_mean_abs" + suffix, [](const GramFigures &f) { return orNone(f.offDiagonalMeanAbs); });
+        all.emplace_back("gram_offdiag_mean_abs" + suffix,
+                         [](const GramFigures &f) { return orNone(f.offDiagonalMeanAbs); });
         all.emplace_back("gram_condition" + suffix, [](const GramFigures &f) { return orNone(f.condition); });
         all.emplace_back("gram_logdet" + suffix, [](const GramFigures &f) { return orNone(f.logDet); });
-        all.emplace_back("gram_spectrum" + suffix, [](const GramFigures &f) { return f.spectrum.empty() ? kNone : f.spectrum.front(); });
+        all.emplace_back("gram_spectrum" + suffix,
+                         [](const GramFigures &f) { return f.spectrum.empty() ? kNone : f.spectrum.front(); });
         const auto similarity = [&](const std::string &tail) {
-            all.emplace_back("expert_similarity_mean" + tail, [](const GramFigures &f) { return orNone(f.similarityMean); });
-            all.emplace_back("expert_similarity_std" + tail, [](const GramFigures &f) { return orNone(f.similarityStd); });
+            all.emplace_back("expert_similarity_mean" + tail,
+                             [](const GramFigures &f) { return orNone(f.similarityMean); });
+            all.emplace_back("expert_similarity_std" + tail,
+                             [](const GramFigures &f) { return orNone(f.similarityStd); });
             all.emplace_back("expert_diversity" + tail, [](const GramFigures &f) { return orNone(f.diversity); });
         };
         similarity(suffix);
@@ -176,7 +190,8 @@ private:
         if (m_context.stop.stop_requested())
             return cancelledError();
         const bool eigenvalues = std::any_of(wanted.begin(), wanted.end(), [](const auto &entry) {
-            return entry.first.starts_with("gram_condition") || entry.first.starts_with("gram_logdet") || entry.first.starts_with("gram_spectrum");
+            return entry.first.starts_with("gram_condition") || entry.first.starts_with("gram_logdet") ||
+                   entry.first.starts_with("gram_spectrum");
         });
         SPECTRA_TRY(const MeanVectors vectors, means(object));
         std::vector<double> gram;
@@ -190,7 +205,9 @@ private:
         }
         const std::optional<GramFigures> figures = gramFigures(gram, m_experts, eigenvalues);
         const auto of = [&](const std::vector<float> &v, bool withEigenvalues) {
-            return v.empty() ? std::nullopt : gramFigures(gramMatrix({v.data(), m_experts, vectors.width}), m_experts, withEigenvalues);
+            return v.empty()
+                       ? std::nullopt
+                       : gramFigures(gramMatrix({v.data(), m_experts, vectors.width}), m_experts, withEigenvalues);
         };
         std::vector<std::optional<GramFigures>> domain, rest, sequence;
         for (const auto &v : vectors.domain)
@@ -260,7 +277,8 @@ private:
         for (std::int64_t e = 0; e < m_experts; ++e) {
             double ab = 0, aa = 0, bb = 0;
             for (std::int64_t i = e * width; i < (e + 1) * width; ++i) {
-                const double x = static_cast<double>(a[static_cast<std::size_t>(i)]), y = static_cast<double>(b[static_cast<std::size_t>(i)]);
+                const double x = static_cast<double>(a[static_cast<std::size_t>(i)]),
+                             y = static_cast<double>(b[static_cast<std::size_t>(i)]);
                 ab += x * y;
                 aa += x * x;
                 bb += y * y;
@@ -286,14 +304,16 @@ private:
         m.count = m_experts;
         m.chance = 0;
         m.value = meanCosine(expression.whole, routing.whole, routing.width);
-        const auto each = [&](const std::vector<std::vector<float>> &a, const std::vector<std::vector<float>> &b, std::vector<double> &to) {
+        const auto each = [&](const std::vector<std::vector<float>> &a, const std::vector<std::vector<float>> &b,
+                              std::vector<double> &to) {
             for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
                 to.push_back(meanCosine(a[i], b[i], routing.width));
         };
         each(expression.domain, routing.domain, m.domain);
         each(expression.withoutGroup, routing.withoutGroup, m.replicates);
         each(expression.sequence, routing.sequence, m.sequence);
-        m.domainCount.assign(routing.domainTokens.begin(), routing.domainTokens.begin() + static_cast<std::ptrdiff_t>(m.domain.size()));
+        m.domainCount.assign(routing.domainTokens.begin(),
+                             routing.domainTokens.begin() + static_cast<std::ptrdiff_t>(m.domain.size()));
         m.domainChance.assign(m.domain.size(), 0.0);
         if (complement) {
             LayerMetric c = m;

@@ -21,15 +21,19 @@ using Rows = std::vector<std::vector<double>>;
 struct Sums {
     std::vector<double> all;
     Rows domain, phase, sequence;
-    std::vector<Rows> domainGroup;   ///< [Q][G]
-    Rows group;                      ///< [G]
+    std::vector<Rows> domainGroup; ///< [Q][G]
+    Rows group;                    ///< [G]
 };
 
 class LayerEvaluator {
 public:
     LayerEvaluator(const EvaluationContext &context, int layer, const LayerStats &stats)
-        : m_context(context), m_layer(layer), m_stats(stats), m_size(stats.layout.size()),
-          m_domains(static_cast<std::size_t>(context.slices.domains)), m_groups(static_cast<std::size_t>(context.slices.groups))
+        : m_context(context)
+        , m_layer(layer)
+        , m_stats(stats)
+        , m_size(stats.layout.size())
+        , m_domains(static_cast<std::size_t>(context.slices.domains))
+        , m_groups(static_cast<std::size_t>(context.slices.groups))
     {
     }
 
@@ -83,7 +87,8 @@ private:
                 if (const int d = units.domain[u]; d >= 0 && m_domains > 0) {
                     add(m_sums.domain[static_cast<std::size_t>(d)], row);
                     if (m_groups > 0)
-                        add(m_sums.domainGroup[static_cast<std::size_t>(d)][static_cast<std::size_t>(units.group[u])], row);
+                        add(m_sums.domainGroup[static_cast<std::size_t>(d)][static_cast<std::size_t>(units.group[u])],
+                            row);
                 }
                 if (m_groups > 0)
                     add(m_sums.group[static_cast<std::size_t>(units.group[u])], row);
@@ -157,7 +162,8 @@ private:
             m_context.bootstrap.data(), resamples, count);
         RowMatrix table = Eigen::Map<const RowMatrix>(m_stats.units.data(), count, size);
         if (m_context.plan.phases)
-            table += Eigen::Map<const RowMatrix>(m_stats.units.data() + static_cast<std::size_t>(count * size), count, size);
+            table +=
+                Eigen::Map<const RowMatrix>(m_stats.units.data() + static_cast<std::size_t>(count * size), count, size);
         std::vector<std::pair<int, int>> ranges = units.range;
         const int labelled = ranges.empty() ? units.count() : ranges.front().first;
         RowMatrix all, part;
@@ -254,7 +260,8 @@ private:
                 const std::size_t a = random.below(members.size());
                 std::size_t b = random.below(members.size() - 1);
                 b += b >= a;
-                const std::uint16_t *x = sample.experts.data() + members[a] * k, *y = sample.experts.data() + members[b] * k;
+                const std::uint16_t *x = sample.experts.data() + members[a] * k,
+                                    *y = sample.experts.data() + members[b] * k;
                 int common = 0, filled = 0;
                 for (std::size_t s = 0; s < k; ++s) {
                     filled += (x[s] != kNoExpert) + (y[s] != kNoExpert);
@@ -293,13 +300,15 @@ private:
             for (std::size_t i = 0; i < sizes.size(); ++i) {
                 matrix.rowLabels.push_back(std::to_string(sizes[i] * scale));
                 const double over = m_sums.all[static_cast<std::size_t>(first) + 2 * i + 1];
-                matrix.values.push_back(over > 0 ? static_cast<float>(m_sums.all[static_cast<std::size_t>(first) + 2 * i] / over)
-                                                 : std::numeric_limits<float>::quiet_NaN());
+                matrix.values.push_back(
+                    over > 0 ? static_cast<float>(m_sums.all[static_cast<std::size_t>(first) + 2 * i] / over)
+                             : std::numeric_limits<float>::quiet_NaN());
             }
             found->second.matrices.push_back(std::move(matrix));
         };
         fill("segment_routing_best", StatLayout::segments, kSegmentLengths, 1, "share at this segment length (tokens)");
-        fill("segment_cache_hit", StatLayout::caches, kCacheSlots, m_stats.slots, "hit rate at this cache size (experts)");
+        fill("segment_cache_hit", StatLayout::caches, kCacheSlots, m_stats.slots,
+             "hit rate at this cache size (experts)");
     }
 
     Result<void> silhouette()

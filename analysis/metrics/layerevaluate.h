@@ -17,7 +17,7 @@ inline constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 struct LayerMetric {
     double value = kNone, chance = kNone;
     std::int64_t count = 0;
-    bool jackknife = false;                 ///< how `replicates` were made
+    bool jackknife = false; ///< how `replicates` were made
     std::vector<double> replicates;
     std::vector<double> domain, domainChance; ///< [Q] or empty
     std::vector<std::int64_t> domainCount;
@@ -37,7 +37,7 @@ struct EvaluationContext {
     const Slices &slices;
     const LayerPlan &plan;
     const MetricOptions &options;
-    const std::vector<float> &bootstrap;    ///< [resamples, U]; empty without intervals
+    const std::vector<float> &bootstrap; ///< [resamples, U]; empty without intervals
     const std::map<std::string, const MetricInfo *, std::less<>> &wanted;
     const std::stop_token &stop;
     [[nodiscard]] bool wants(std::string_view key) const { return wanted.find(key) != wanted.end(); }
@@ -57,6 +57,7 @@ void extendPaths(std::vector<std::uint64_t> &paths, const std::vector<std::uint1
 [[nodiscard]] LayerMetrics evaluatePaths(const EvaluationContext &context, const std::vector<std::uint64_t> &paths);
 
 /// Gram figures and alignment of one layer, from its tables. Errors: input (tables of a wrong size), cancelled.
-[[nodiscard]] Result<LayerMetrics> evaluateTables(const EvaluationContext &context, const TraceSource &trace, int layer);
+[[nodiscard]] Result<LayerMetrics> evaluateTables(const EvaluationContext &context, const TraceSource &trace,
+                                                  int layer);
 
 } // namespace spectra::detail

@@ -4,10 +4,10 @@
 #include "analysis/metrics/rowkernels.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -16,71 +16,27 @@ namespace {
 
 constexpr std::size_t kTypeBudget = std::size_t(192) << 20; // bytes of TypeCounts per layer
 
-/// Least-recently-used order of experts: place p in it is a hit for every cache of more than p experts.
-class RecencyList {
-public:
-    explicit RecencyList(int limit) : m_limit(static_cast<std::size_t>(limit)) {}
-    void clear() { m_order.clear(); }
-    /// Place before the access, or −1.
-    int access(std::uint16_t expert)
-    {
-        const auto found = std::find(m_order.begin(), m_order.end(), expert);
-        const int place = found == m_order.end() ? -1 : static_cast<int>(found - m_order.begin());
-        if (found != m_order.end())
-            std::rotate(m_order.begin(), found, found + 1);
-        else {
-            m_order.insert(m_order.begin(), expert);
-            if (m_order.size() > m_limit)
-                m_order.pop_back();
-        }
-        return place;
-    }
-
-private:
-    std::size_t m_limit;
-    std::vector<std::uint16_t> m_order;
-};
-
-/// Loads of one segment in the making.
-struct Segment {
-    int filled = 0;
-    std::vector<std::uint16_t> count, used;
-    explicit Segment(int experts) : count(static_cast<std::size_t>(experts), 0) {}
-    void reset()
-    {
-        for (const std::uint16_t e : used)
-            count[e] = 0;
-        used.clear();
-        filled = 0;
-    }
-    /// Assignments that the k busiest experts serve.
-    [[nodiscard]] int best(int k, std::vector<std::uint16_t> &scratch) const
-    {
-        scratch.clear();
-        for (const std::uint16_t e : used)
-            scratch.push_back(count[e]);
-        const std::size_t take = std::min(scratch.size(), static_cast<std::size_t>(k));
-        std::partial_sort(scratch.begin(), scratch.begin() + static_cast<std::ptrdiff_t>(take), scratch.end(), std::greater<>());
-        int sum = 0;
-        for (std::size_t i = 0; i < take; ++i)
-            sum += scratch[i];
-        return sum;
-    }
-};
-
 class LayerReader {
 public:
     LayerReader(const TraceSource &trace, int layer, const TokenIndex &index, const Units &units, const Slices &slices,
                 const LayerPlan &plan, const std::stop_token &stop)
-        : m_trace(trace), m_layer(layer), m_index(index), m_units(units), m_slices(slices), m_plan(plan), m_stop(stop),
-          m_info(trace.info()), m_experts(m_info->experts)
+        : m_trace(trace)
+        , m_layer(layer)
+        , m_index(index)
+        , m_units(units)
+        , m_slices(slices)
+        , m_plan(plan)
+        , m_stop(stop)
+        , m_info(trace.info())
+        , m_experts(m_info->experts)
     {
     }
     Result<LayerStats> run(const std::function<void(std::int64_t)> &tick);
 
 private:
     struct Blocks {
-        std::shared_ptr<const Block> experts, weights, probabilities, entropy, dropped, hidden, outputs, routing, expression;
+        std::shared_ptr<const Block> experts, weights, probabilities, entropy, dropped, hidden, outputs, routing,
+            expression;
     };
     Result<void> start(int slots);
     Result<Blocks> read(TokenRange range);
@@ -96,7 +52,8 @@ private:
     void placeOf(std::int64_t token);
     std::size_t stride(std::int64_t all, std::int64_t wanted) const
     {
-        return static_cast<std::size_t>(std::max<std::int64_t>(1, (all + wanted - 1) / std::max<std::int64_t>(1, wanted)));
+        return static_cast<std::size_t>(
+            std::max<std::int64_t>(1, (all + wanted - 1) / std::max<std::int64_t>(1, wanted)));
     }
 
     const TraceSource &m_trace;
@@ -111,12 +68,10 @@ private:
     int m_slots = 0;
     LayerStats m_stats;
 
-    std::size_t m_run = 0;                 // run of the token at hand
+    std::size_t m_run = 0; // run of the token at hand
     int m_unit = 0, m_domain = -1, m_group = -1, m_phase = 0;
     std::vector<std::uint16_t> m_previous; // experts of the token before
-    std::vector<Segment> m_segments;
-    std::vector<std::uint16_t> m_scratch;
-    std::optional<RecencyList> m_recent;
+    std::optional<SegmentScanner> m_segments;
     std::size_t m_sampleStride = 1, m_sampleAt = 0, m_hiddenStride = 1, m_hiddenAt = 0;
     int m_sliceList[4] = {};
     int m_sliceCount = 0;
@@ -134,12 +89,11 @@ Result<void> LayerReader::start(int slots)
     m_stats.layout.experts = m_experts;
     const auto e = static_cast<std::size_t>(m_experts);
     const auto all = static_cast<std::size_t>(m_slices.count());
-    m_stats.units.assign(static_cast<std::size_t>(m_units.count()) * m_stats.layout.size() * (m_plan.phases ? 2 : 1), 0.0);
+    m_stats.units.assign(static_cast<std::size_t>(m_units.count()) * m_stats.layout.size() * (m_plan.phases ? 2 : 1),
+                         0.0);
     m_previous.assign(static_cast<std::size_t>(slots), kNoExpert);
-    if (m_plan.segments) {
-        m_segments.assign(kSegmentLengths.size(), Segment(m_experts));
-        m_recent.emplace(std::min(m_experts, kCacheSlots.back() * slots));
-    }
+    if (m_plan.segments)
+        m_segments.emplace(m_experts, slots);
     if (m_plan.pairs) {
         m_stats.pairs.both.assign(all, std::vector<std::uint32_t>(e * e, 0));
         m_stats.pairs.load.assign(all, std::vector<std::uint32_t>(e, 0));
@@ -175,7 +129,8 @@ Result<void> LayerReader::start(int slots)
     if (m_plan.nextTypes)
         prepare(m_stats.nextTypes, m_index.nextTypes);
     if (m_plan.sample) {
-        const std::int64_t room = m_plan.sampleProbabilities ? (std::int64_t(1) << 24) / std::max(1, m_experts) : m_plan.sampleTokens;
+        const std::int64_t room =
+            m_plan.sampleProbabilities ? (std::int64_t(1) << 24) / std::max(1, m_experts) : m_plan.sampleTokens;
         m_sampleStride = stride(m_index.countedTokens, std::min(m_plan.sampleTokens, room));
         m_stats.sample.slots = slots;
         m_stats.sample.all = m_sampleStride == 1;
@@ -186,7 +141,8 @@ Result<void> LayerReader::start(int slots)
         m_stats.top1.assign(static_cast<std::size_t>(m_index.tokens), kNoExpert);
     if (m_plan.sequences) {
         const double none = std::numeric_limits<double>::quiet_NaN();
-        for (auto *v : {&m_stats.sequenceOverlapPositions, &m_stats.sequenceOverlapTypes, &m_stats.sequenceCoActivation})
+        for (auto *v :
+             {&m_stats.sequenceOverlapPositions, &m_stats.sequenceOverlapTypes, &m_stats.sequenceCoActivation})
             v->assign(m_index.domain.size(), none);
     }
     return {};
@@ -195,20 +151,22 @@ Result<void> LayerReader::start(int slots)
 Result<LayerReader::Blocks> LayerReader::read(TokenRange range)
 {
     Blocks blocks;
-    const std::string place = m_info->file + ": layer " + std::to_string(m_info->decoderIndex[static_cast<std::size_t>(m_layer)]);
+    const std::string place =
+        m_info->file + ": layer " + std::to_string(m_info->decoderIndex[static_cast<std::size_t>(m_layer)]);
     const auto need = [&](bool wanted, Column column, std::shared_ptr<const Block> &into, std::int64_t width,
                           bool sampled) -> Result<void> {
         if (!wanted)
             return {};
         SPECTRA_TRY(into, m_trace.block(column, m_layer, range, m_stop));
         const std::int64_t rows = sampled ? static_cast<std::int64_t>(into->token.size()) : range.size();
-        const auto values = static_cast<std::int64_t>(column == Column::experts ? into->u16.size()
-                                                          : column == Column::dropped ? into->u8.size()
-                                                                                      : into->f32.size());
+        const auto values = static_cast<std::int64_t>(column == Column::experts   ? into->u16.size()
+                                                      : column == Column::dropped ? into->u8.size()
+                                                                                  : into->f32.size());
         if ((width > 0 && into->width() != width) || values < rows * into->width())
             return inputError("a block of the trace has the wrong size", place);
         for (std::size_t i = 0; i < into->token.size(); ++i)
-            if (into->token[i] < range.first || into->token[i] >= range.last || (i > 0 && into->token[i] <= into->token[i - 1]))
+            if (into->token[i] < range.first || into->token[i] >= range.last ||
+                (i > 0 && into->token[i] <= into->token[i - 1]))
                 return inputError("sampled rows name tokens out of order", place);
         return {};
     };
@@ -291,38 +249,9 @@ void LayerReader::sequential(std::int64_t token, const std::uint16_t *experts, d
         if (filled > common)
             stats[StatLayout::jaccardSum] += static_cast<double>(common) / (filled - common);
     }
-    if (m_plan.segments) {
-        if (m_index.has(token, TokenIndex::starts))
-            m_recent->clear();
-        for (std::size_t s = 0; s < m_segments.size(); ++s) {
-            Segment &segment = m_segments[s];
-            if (!linked)
-                segment.reset();
-            for (int i = 0; i < m_slots; ++i) {
-                if (experts[i] == kNoExpert)
-                    continue;
-                if (segment.count[experts[i]]++ == 0)
-                    segment.used.push_back(experts[i]);
-            }
-            if (++segment.filled == kSegmentLengths[s]) {
-                int all = 0;
-                for (const std::uint16_t e : segment.used)
-                    all += segment.count[e];
-                stats[StatLayout::segments + 2 * static_cast<int>(s)] += segment.best(m_slots, m_scratch);
-                stats[StatLayout::segments + 2 * static_cast<int>(s) + 1] += all;
-                segment.reset();
-            }
-        }
-        for (int i = 0; i < m_slots; ++i) {
-            if (experts[i] == kNoExpert)
-                continue;
-            const int place = m_recent->access(experts[i]);
-            for (std::size_t c = 0; c < kCacheSlots.size(); ++c) {
-                stats[StatLayout::caches + 2 * static_cast<int>(c)] += place >= 0 && place < kCacheSlots[c] * m_slots;
-                stats[StatLayout::caches + 2 * static_cast<int>(c) + 1] += 1;
-            }
-        }
-    }
+    if (m_segments)
+        m_segments->add(experts, linked, m_index.has(token, TokenIndex::starts), stats + StatLayout::segments,
+                        stats + StatLayout::caches);
     std::copy(experts, experts + m_slots, m_previous.begin());
 }
 
@@ -377,8 +306,8 @@ void LayerReader::token(std::int64_t token, std::size_t row, const Blocks &block
 {
     const std::uint16_t *experts = blocks.experts->u16.data() + row * static_cast<std::size_t>(m_slots);
     const StatLayout &layout = m_stats.layout;
-    const std::size_t at = static_cast<std::size_t>(m_unit)
-        + (m_plan.phases && m_phase == 1 ? static_cast<std::size_t>(m_units.count()) : 0);
+    const std::size_t at = static_cast<std::size_t>(m_unit) +
+                           (m_plan.phases && m_phase == 1 ? static_cast<std::size_t>(m_units.count()) : 0);
     double *stats = m_stats.units.data() + at * layout.size();
     stats[StatLayout::tokens] += 1;
     stats[StatLayout::slots] += m_slots;
@@ -421,7 +350,8 @@ void LayerReader::token(std::int64_t token, std::size_t row, const Blocks &block
     }
     if (m_plan.probabilities) {
         const float *p = blocks.probabilities->f32.data() + row * static_cast<std::size_t>(m_experts);
-        const RowFigures figures = distributionRow(p, m_experts, stats + layout.at(StatLayout::probability), !m_plan.entropy);
+        const RowFigures figures =
+            distributionRow(p, m_experts, stats + layout.at(StatLayout::probability), !m_plan.entropy);
         if (!figures.valid) {
             ++m_stats.invalidRows;
         } else {
@@ -457,7 +387,10 @@ void LayerReader::token(std::int64_t token, std::size_t row, const Blocks &block
         VectorSums &sums = m_stats.vectors[static_cast<std::size_t>(object)];
         sums.width = from->width() / m_experts;
         for (int e = 0; e < m_experts; ++e)
-            addVector(sums, from->f32.data() + (row * static_cast<std::size_t>(m_experts) + static_cast<std::size_t>(e)) * static_cast<std::size_t>(sums.width), static_cast<std::uint16_t>(e));
+            addVector(sums,
+                      from->f32.data() + (row * static_cast<std::size_t>(m_experts) + static_cast<std::size_t>(e)) *
+                                             static_cast<std::size_t>(sums.width),
+                      static_cast<std::uint16_t>(e));
     };
     perExpert(GramObject::routing, blocks.routing);
     perExpert(GramObject::expression, blocks.expression);
@@ -474,54 +407,20 @@ void LayerReader::endSequence()
     if (!m_plan.sequences || m_sequenceExperts.empty())
         return;
     const auto sequence = static_cast<std::size_t>(m_index.runSequence[m_run]);
-    const std::size_t tokens = m_sequenceExperts.size() / static_cast<std::size_t>(m_slots), e = static_cast<std::size_t>(m_experts);
-    const auto overlap = [&](const std::vector<std::uint32_t> *names, std::size_t members, double &coActivation) {
-        const std::size_t words = (members + 63) / 64;
-        std::vector<std::uint64_t> sets(e * words, 0);
-        for (std::size_t t = 0; t < tokens; ++t)
-            for (std::size_t i = 0; i < static_cast<std::size_t>(m_slots); ++i) {
-                const std::uint16_t x = m_sequenceExperts[t * static_cast<std::size_t>(m_slots) + i];
-                const std::size_t member = names ? (*names)[t] : t;
-                if (x != kNoExpert)
-                    sets[x * words + member / 64] |= std::uint64_t(1) << (member % 64);
-            }
-        double sum = 0;
-        std::vector<double> best(e, 0.0), size(e, 0.0);
-        for (std::size_t a = 0; a < e; ++a)
-            for (std::size_t w = 0; w < words; ++w)
-                size[a] += std::popcount(sets[a * words + w]);
-        for (std::size_t a = 0; a < e; ++a)
-            for (std::size_t b = a + 1; b < e; ++b) {
-                double both = 0;
-                for (std::size_t w = 0; w < words; ++w)
-                    both += std::popcount(sets[a * words + w] & sets[b * words + w]);
-                const double either = size[a] + size[b] - both;
-                sum += either > 0 ? both / either : 0;
-                if (size[a] > 0)
-                    best[a] = std::max(best[a], both / size[a]);
-                if (size[b] > 0)
-                    best[b] = std::max(best[b], both / size[b]);
-            }
-        double used = 0;
-        coActivation = 0;
-        for (std::size_t a = 0; a < e; ++a)
-            if (size[a] > 0) {
-                coActivation += best[a];
-                used += 1;
-            }
-        coActivation = used > 0 ? coActivation / used : std::numeric_limits<double>::quiet_NaN();
-        return e > 1 ? 2 * sum / static_cast<double>(e * (e - 1)) : std::numeric_limits<double>::quiet_NaN();
-    };
+    std::vector<std::uint32_t> token(m_sequenceExperts.size() / static_cast<std::size_t>(m_slots));
+    std::iota(token.begin(), token.end(), 0u);
     double ignored = 0;
     if (m_plan.pairs)
-        m_stats.sequenceOverlapPositions[sequence] = overlap(nullptr, tokens, m_stats.sequenceCoActivation[sequence]);
+        m_stats.sequenceOverlapPositions[sequence] = overlapInSequence(
+            m_sequenceExperts, m_slots, m_experts, token, token.size(), m_stats.sequenceCoActivation[sequence]);
     if (m_plan.types) {
         std::vector<std::uint32_t> sorted = m_sequenceTypes;
         std::sort(sorted.begin(), sorted.end());
         sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
         for (std::uint32_t &t : m_sequenceTypes)
             t = static_cast<std::uint32_t>(std::lower_bound(sorted.begin(), sorted.end(), t) - sorted.begin());
-        m_stats.sequenceOverlapTypes[sequence] = overlap(&m_sequenceTypes, sorted.size(), ignored);
+        m_stats.sequenceOverlapTypes[sequence] =
+            overlapInSequence(m_sequenceExperts, m_slots, m_experts, m_sequenceTypes, sorted.size(), ignored);
     }
     m_sequenceExperts.clear();
     m_sequenceTypes.clear();
@@ -532,7 +431,8 @@ void LayerReader::sampledColumns(TokenRange range, const Blocks &blocks)
     const std::size_t keep = m_run;
     const auto walk = [&](const Block &block, const auto &visit) {
         m_run = static_cast<std::size_t>(
-            std::upper_bound(m_index.firstToken.begin(), m_index.firstToken.end(), range.first) - m_index.firstToken.begin() - 1);
+            std::upper_bound(m_index.firstToken.begin(), m_index.firstToken.end(), range.first) -
+            m_index.firstToken.begin() - 1);
         for (std::size_t i = 0; i < block.token.size(); ++i) {
             const std::int64_t token = block.token[i];
             while (token >= m_index.firstToken[m_run + 1])
@@ -584,10 +484,10 @@ Result<void> LayerReader::block(TokenRange range, const Blocks &blocks)
     const auto used = static_cast<std::size_t>(range.size() * m_slots);
     for (std::size_t i = 0; i < used; ++i)
         if (ids[i] >= m_experts && ids[i] != kNoExpert)
-            return inputError("expert " + std::to_string(ids[i]) + " of " + std::to_string(m_experts) + " at token "
-                                  + std::to_string(range.first + static_cast<std::int64_t>(i) / m_slots),
-                              m_info->file + ": routing/experts, layer "
-                                  + std::to_string(m_info->decoderIndex[static_cast<std::size_t>(m_layer)]));
+            return inputError("expert " + std::to_string(ids[i]) + " of " + std::to_string(m_experts) + " at token " +
+                                  std::to_string(range.first + static_cast<std::int64_t>(i) / m_slots),
+                              m_info->file + ": routing/experts, layer " +
+                                  std::to_string(m_info->decoderIndex[static_cast<std::size_t>(m_layer)]));
     bool placed = false;
     int phase = -1;
     for (std::int64_t t = range.first; t < range.last; ++t) {
@@ -636,7 +536,8 @@ Units makeUnits(const TokenIndex &index, int domains, std::int64_t limit)
     const std::size_t sequences = index.domain.size();
     units.ofSequence.assign(sequences, 0);
     units.range.assign(static_cast<std::size_t>(domains), {0, 0});
-    const std::size_t perUnit = std::max<std::size_t>(1, (sequences + static_cast<std::size_t>(limit) - 1) / static_cast<std::size_t>(limit));
+    const std::size_t perUnit =
+        std::max<std::size_t>(1, (sequences + static_cast<std::size_t>(limit) - 1) / static_cast<std::size_t>(limit));
     units.merged = perUnit > 1;
     for (int d = -1; d < domains; ++d) {
         const int first = units.count();
@@ -659,8 +560,9 @@ Units makeUnits(const TokenIndex &index, int domains, std::int64_t limit)
     return units;
 }
 
-Result<LayerStats> readLayer(const TraceSource &trace, int layer, const TokenIndex &index, const Units &units, const Slices &slices,
-                             const LayerPlan &plan, const std::stop_token &stop, const std::function<void(std::int64_t)> &tick)
+Result<LayerStats> readLayer(const TraceSource &trace, int layer, const TokenIndex &index, const Units &units,
+                             const Slices &slices, const LayerPlan &plan, const std::stop_token &stop,
+                             const std::function<void(std::int64_t)> &tick)
 {
     return LayerReader(trace, layer, index, units, slices, plan, stop).run(tick);
 }

@@ -46,7 +46,8 @@ Result<LoadTable> loadTable(const TraceSource &trace, const RowSet *selection, s
     if (table.domains.empty())
         table.domains.emplace_back();
     const std::size_t domains = table.domains.size();
-    const std::size_t cells = static_cast<std::size_t>(table.layers) * static_cast<std::size_t>(table.experts) * domains;
+    const std::size_t cells =
+        static_cast<std::size_t>(table.layers) * static_cast<std::size_t>(table.experts) * domains;
     table.counts.assign(cells, 0);
     table.top1.assign(cells, 0);
     table.weights.assign(cells, 0.0);
@@ -83,8 +84,8 @@ Result<LoadTable> loadTable(const TraceSource &trace, const RowSet *selection, s
             }
             const std::int64_t k = block->width();
             const auto slots = static_cast<std::size_t>(k * range.size());
-            if (block->u16.size() < slots || (weights && weights->f32.size() < slots)
-                || (dropped && dropped->u8.size() < static_cast<std::size_t>(range.size())))
+            if (block->u16.size() < slots || (weights && weights->f32.size() < slots) ||
+                (dropped && dropped->u8.size() < static_cast<std::size_t>(range.size())))
                 return inputError("a routing block is shorter than its token range", info->file);
             for (std::int64_t t = range.first; t < range.last; ++t) {
                 while (t >= index.firstToken[run + 1])
@@ -98,8 +99,8 @@ Result<LoadTable> loadTable(const TraceSource &trace, const RowSet *selection, s
                     if (e == kNoExpert)
                         continue;
                     if (e >= table.experts)
-                        return inputError("expert " + std::to_string(e) + " of " + std::to_string(table.experts) + " at token "
-                                              + std::to_string(t),
+                        return inputError("expert " + std::to_string(e) + " of " + std::to_string(table.experts) +
+                                              " at token " + std::to_string(t),
                                           info->file + ": routing/experts");
                     const std::size_t cell = (base + e) * domains + domainOf(run);
                     ++table.counts[cell];
@@ -108,7 +109,8 @@ Result<LoadTable> loadTable(const TraceSource &trace, const RowSet *selection, s
                         table.weights[cell] += static_cast<double>(weights->f32[at + j]);
                 }
                 if (dropped)
-                    table.dropped[static_cast<std::size_t>(layer)] += dropped->u8[static_cast<std::size_t>(t - range.first)];
+                    table.dropped[static_cast<std::size_t>(layer)] +=
+                        dropped->u8[static_cast<std::size_t>(t - range.first)];
             }
         }
     }
@@ -147,7 +149,8 @@ double coefficientOfVariation(std::span<const double> load)
 double maxViolation(std::span<const double> load)
 {
     const double sum = total(load);
-    return sum > 0 ? *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size()) / sum - 1 : kUndefined;
+    return sum > 0 ? *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size()) / sum - 1
+                   : kUndefined;
 }
 
 double maxAbsDeviation(std::span<const double> load)

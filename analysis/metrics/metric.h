@@ -19,12 +19,12 @@ enum class MetricCost : std::uint8_t { tables, streaming, wide, heavy };
 
 /// One row of the registry.
 struct MetricInfo {
-    std::string key;         ///< "load_cv", "gram_orthogonality.expert_input"
-    std::string name;        ///< for a person: "Coefficient of variation of load"
+    std::string key;  ///< "load_cv", "gram_orthogonality.expert_input"
+    std::string name; ///< for a person: "Coefficient of variation of load"
     std::string definition;
-    std::string unit;        ///< "bits", "nats", "share"; empty: a plain number
+    std::string unit; ///< "bits", "nats", "share"; empty: a plain number
     MetricBetter better = MetricBetter::none;
-    std::string source;      ///< paper or package that defines it
+    std::string source; ///< paper or package that defines it
     MetricGroup group = MetricGroup::loadBalance;
     MetricCost cost = MetricCost::streaming;
     bool labelDependent = false; ///< compares expert indices across layers or traces

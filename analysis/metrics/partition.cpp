@@ -35,9 +35,10 @@ double expectedInformation(const std::vector<double> &a, const std::vector<doubl
             if (low > high)
                 continue;
             const double mode = std::clamp(std::floor((x + 1) * (y + 1) / (n + 2)), low, high);
-            const double logWeight = std::lgamma(x + 1) + std::lgamma(y + 1) + std::lgamma(n - x + 1) + std::lgamma(n - y + 1)
-                - std::lgamma(n + 1) - std::lgamma(mode + 1) - std::lgamma(x - mode + 1) - std::lgamma(y - mode + 1)
-                - std::lgamma(n - x - y + mode + 1);
+            const double logWeight = std::lgamma(x + 1) + std::lgamma(y + 1) + std::lgamma(n - x + 1) +
+                                     std::lgamma(n - y + 1) - std::lgamma(n + 1) - std::lgamma(mode + 1) -
+                                     std::lgamma(x - mode + 1) - std::lgamma(y - mode + 1) -
+                                     std::lgamma(n - x - y + mode + 1);
             const double top = std::exp(logWeight);
             const double offset = std::log(n) - std::log(x * y);
             const auto term = [&](double m, double weight) { return m / n * (std::log(m) + offset) * weight; };
@@ -123,7 +124,8 @@ std::optional<PartitionAgreement> partitionAgreement(const Contingency &table, b
     }
     if (n > 1) {
         const double phi2 = std::max(0.0, chiSquare / n - (rows - 1) * (columns - 1) / (n - 1));
-        const double r = rows - (rows - 1) * (rows - 1) / (n - 1), c = columns - (columns - 1) * (columns - 1) / (n - 1);
+        const double r = rows - (rows - 1) * (rows - 1) / (n - 1),
+                     c = columns - (columns - 1) * (columns - 1) / (n - 1);
         const double least = std::min(r, c) - 1;
         result.cramersV = least > 0 ? std::sqrt(phi2 / least) : 0;
     }
@@ -165,31 +167,32 @@ std::vector<double> silhouettes(MatrixView points, std::span<const int> labels, 
     std::vector<double> result(static_cast<std::size_t>(n), 0.0);
     constexpr std::int64_t block = 256;
     const std::int64_t blocks = (n + block - 1) / block;
-    parallelFor(blocks, static_cast<int>(std::min<std::int64_t>(blocks, 64)), [&](std::int64_t begin, std::int64_t end, int) {
-        Matrix product;
-        std::vector<double> sums(static_cast<std::size_t>(clusters));
-        for (std::int64_t at = begin; at < end && !stop.stop_requested(); ++at) {
-            const std::int64_t first = at * block, rows = std::min(block, n - first);
-            product.noalias() = x.middleRows(first, rows) * x.transpose();
-            for (std::int64_t i = 0; i < rows; ++i) {
-                std::fill(sums.begin(), sums.end(), 0.0);
-                for (std::int64_t j = 0; j < n; ++j)
-                    if (j != first + i)
-                        sums[static_cast<std::size_t>(labels[static_cast<std::size_t>(j)])] +=
-                            std::sqrt(std::max(0.0f, norms[first + i] + norms[j] - 2 * product(i, j)));
-                const auto own = static_cast<std::size_t>(labels[static_cast<std::size_t>(first + i)]);
-                if (size[own] < 2)
-                    continue;
-                const double inside = sums[own] / (size[own] - 1);
-                double outside = std::numeric_limits<double>::infinity();
-                for (std::size_t c = 0; c < sums.size(); ++c)
-                    if (c != own && size[c] > 0)
-                        outside = std::min(outside, sums[c] / size[c]);
-                const double larger = std::max(inside, outside);
-                result[static_cast<std::size_t>(first + i)] = larger > 0 ? (outside - inside) / larger : 0;
-            }
-        }
-    });
+    parallelFor(blocks, static_cast<int>(std::min<std::int64_t>(blocks, 64)),
+                [&](std::int64_t begin, std::int64_t end, int) {
+                    Matrix product;
+                    std::vector<double> sums(static_cast<std::size_t>(clusters));
+                    for (std::int64_t at = begin; at < end && !stop.stop_requested(); ++at) {
+                        const std::int64_t first = at * block, rows = std::min(block, n - first);
+                        product.noalias() = x.middleRows(first, rows) * x.transpose();
+                        for (std::int64_t i = 0; i < rows; ++i) {
+                            std::fill(sums.begin(), sums.end(), 0.0);
+                            for (std::int64_t j = 0; j < n; ++j)
+                                if (j != first + i)
+                                    sums[static_cast<std::size_t>(labels[static_cast<std::size_t>(j)])] +=
+                                        std::sqrt(std::max(0.0f, norms[first + i] + norms[j] - 2 * product(i, j)));
+                            const auto own = static_cast<std::size_t>(labels[static_cast<std::size_t>(first + i)]);
+                            if (size[own] < 2)
+                                continue;
+                            const double inside = sums[own] / (size[own] - 1);
+                            double outside = std::numeric_limits<double>::infinity();
+                            for (std::size_t c = 0; c < sums.size(); ++c)
+                                if (c != own && size[c] > 0)
+                                    outside = std::min(outside, sums[c] / size[c]);
+                            const double larger = std::max(inside, outside);
+                            result[static_cast<std::size_t>(first + i)] = larger > 0 ? (outside - inside) / larger : 0;
+                        }
+                    }
+                });
     if (stop.stop_requested())
         return {};
     return result;

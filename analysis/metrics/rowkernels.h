@@ -11,7 +11,8 @@ struct RowFigures {
     bool valid = true; ///< false: NaN or infinite
 };
 
-/// One row of a distribution: adds it to `sum` [E] and returns its two largest values and its entropy (0 when not asked).
+/// One row of a distribution: adds it to `sum` [E] and returns its two largest values and its entropy (0 when not
+/// asked).
 [[nodiscard]] RowFigures distributionRow(const float *p, std::int64_t experts, double *sum, bool withEntropy);
 
 } // namespace spectra::detail

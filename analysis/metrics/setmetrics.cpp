@@ -24,7 +24,8 @@ Counts without(const Counts &all, const Counts &part)
 
 /// Evaluates one figure on the whole, on domains and phases, and without each jackknife group.
 /// `figure(slice, leftOut)`: leftOut −1 or the slice of the group that is taken away from the whole.
-void overSlices(const EvaluationContext &context, LayerMetric &m, const std::function<double(int slice, int leftOut)> &figure,
+void overSlices(const EvaluationContext &context, LayerMetric &m,
+                const std::function<double(int slice, int leftOut)> &figure,
                 const std::function<std::int64_t(int slice)> &count)
 {
     m.jackknife = true;
@@ -105,8 +106,10 @@ void pairMetrics(const EvaluationContext &context, int layer, const LayerStats &
             context, m,
             [&](int slice, int leftOut) {
                 if (leftOut < 0)
-                    return figure(pairs.both[at(slice)], pairs.load[at(slice)], static_cast<double>(pairs.tokens[at(slice)]));
-                return figure(without(pairs.both[0], pairs.both[at(leftOut)]), without(pairs.load[0], pairs.load[at(leftOut)]),
+                    return figure(pairs.both[at(slice)], pairs.load[at(slice)],
+                                  static_cast<double>(pairs.tokens[at(slice)]));
+                return figure(without(pairs.both[0], pairs.both[at(leftOut)]),
+                              without(pairs.load[0], pairs.load[at(leftOut)]),
                               static_cast<double>(pairs.tokens[0] - pairs.tokens[at(leftOut)]));
             },
             [&](int slice) { return pairs.tokens[at(slice)]; });
@@ -122,7 +125,8 @@ void pairMetrics(const EvaluationContext &context, int layer, const LayerStats &
             m->matrices.push_back(square(layer, experts, overlapOfCounts(pairs.both[0], pairs.load[0], true).matrix));
         m->sequence = stats.sequenceOverlapPositions;
     }
-    if (LayerMetric *m = add("co_activation", [](const Counts &b, const Counts &l, double) { return coActivation(b, l, nullptr); })) {
+    if (LayerMetric *m = add("co_activation",
+                             [](const Counts &b, const Counts &l, double) { return coActivation(b, l, nullptr); })) {
         if (experts > 1)
             m->chance = static_cast<double>(stats.slots - 1) / static_cast<double>(experts - 1);
         m->domainChance.assign(m->domain.size(), m->chance);
@@ -139,7 +143,8 @@ void pairMetrics(const EvaluationContext &context, int layer, const LayerStats &
 void typeMetrics(const EvaluationContext &context, int layer, const LayerStats &stats, LayerMetrics &into)
 {
     const auto experts = static_cast<std::int64_t>(stats.layout.experts);
-    const auto figures = [&](const TypeCounts &types, LayerMetric &m, const std::function<double(const Counts &)> &figure) {
+    const auto figures = [&](const TypeCounts &types, LayerMetric &m,
+                             const std::function<double(const Counts &)> &figure) {
         overSlices(
             context, m,
             [&](int slice, int leftOut) {
@@ -154,15 +159,19 @@ void typeMetrics(const EvaluationContext &context, int layer, const LayerStats &
         m.domainCount.assign(m.domain.size(), 0);
         for (std::size_t d = 0; d < m.domainCount.size(); ++d) {
             const Counts &counts = types.counts[static_cast<std::size_t>(context.slices.domain(static_cast<int>(d)))];
-            for (std::size_t t = 0; t + static_cast<std::size_t>(experts) <= counts.size(); t += static_cast<std::size_t>(experts))
-                m.domainCount[d] += std::any_of(counts.begin() + static_cast<std::ptrdiff_t>(t), counts.begin() + static_cast<std::ptrdiff_t>(t) + experts, [](std::uint32_t c) { return c > 0; });
+            for (std::size_t t = 0; t + static_cast<std::size_t>(experts) <= counts.size();
+                 t += static_cast<std::size_t>(experts))
+                m.domainCount[d] += std::any_of(counts.begin() + static_cast<std::ptrdiff_t>(t),
+                                                counts.begin() + static_cast<std::ptrdiff_t>(t) + experts,
+                                                [](std::uint32_t c) { return c > 0; });
         }
         if (types.groupsLeftOut && context.slices.groups > 0)
             m.note = "no interval: the counts of token types by group would not fit memory";
     };
     if (context.wants("expert_overlap_types") && !stats.types.counts.empty()) {
         LayerMetric &m = into["expert_overlap_types"];
-        figures(stats.types, m, [&](const Counts &c) { return c.empty() ? kNone : overlapOfTypes(c, experts, false).mean; });
+        figures(stats.types, m,
+                [&](const Counts &c) { return c.empty() ? kNone : overlapOfTypes(c, experts, false).mean; });
         if (context.options.matrices)
             m.matrices.push_back(square(layer, experts, overlapOfTypes(stats.types.counts[0], experts, true).matrix));
         m.sequence = stats.sequenceOverlapTypes;
@@ -182,6 +191,29 @@ void typeMetrics(const EvaluationContext &context, int layer, const LayerStats &
     vocabulary("vocabulary_specialization_predicted", stats.nextTypes);
 }
 
+/// The order of finite values, by three counting passes over their bits.
+void ascending(const std::vector<float> &values, std::vector<std::uint32_t> &order)
+{
+    constexpr std::uint32_t digits = 2048, mask = digits - 1;
+    const std::size_t n = values.size();
+    std::vector<std::uint32_t> key(n), other(n);
+    for (std::size_t i = 0; i < n; ++i) {
+        const auto bits = std::bit_cast<std::uint32_t>(values[i] + 0.0f); // −0 is 0
+        key[i] = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    }
+    order.resize(n);
+    std::iota(order.begin(), order.end(), 0u);
+    for (const int shift : {0, 11, 22}) {
+        std::vector<std::uint32_t> place(digits + 1, 0);
+        for (const std::uint32_t i : order)
+            ++place[((key[i] >> shift) & mask) + 1];
+        std::partial_sum(place.begin(), place.end(), place.begin());
+        for (const std::uint32_t i : order)
+            other[place[(key[i] >> shift) & mask]++] = i;
+        order.swap(other);
+    }
+}
+
 void scoreAuc(const EvaluationContext &context, int layer, const LayerStats &stats, LayerMetrics &into)
 {
     const TokenSample &sample = stats.sample;
@@ -198,23 +230,29 @@ void scoreAuc(const EvaluationContext &context, int layer, const LayerStats &sta
     if (domains < 2)
         return;
     const std::size_t groups = static_cast<std::size_t>(context.slices.groups);
-    std::vector<double> leaveSum(groups, 0.0), leaveUsed(groups, 0.0), domainSum(domains, 0.0), domainUsed(domains, 0.0);
+    std::vector<double> leaveSum(groups, 0.0), leaveUsed(groups, 0.0), domainSum(domains, 0.0),
+        domainUsed(domains, 0.0);
     std::vector<float> perExpert(e, std::numeric_limits<float>::quiet_NaN());
+    // Which domains each expert's assignments in the sample come from.
+    std::vector<std::size_t> origin(e * domains, 0);
+    for (std::size_t i = 0; i < n; ++i)
+        for (std::size_t s = 0; s < static_cast<std::size_t>(sample.slots); ++s)
+            if (const std::uint16_t x = sample.experts[i * static_cast<std::size_t>(sample.slots) + s];
+                sample.domain[i] >= 0 && x != kNoExpert)
+                ++origin[x * domains + static_cast<std::size_t>(sample.domain[i])];
     std::vector<std::uint32_t> order(n);
+    std::vector<float> scores(n);
     double sum = 0, used = 0;
     for (std::size_t x = 0; x < e && !context.stop.stop_requested(); ++x) {
-        // The domain that most of the expert's assignments in the sample come from; equals go to the first.
-        std::vector<std::size_t> own(domains, 0);
-        for (std::size_t i = 0; i < n; ++i)
-            for (std::size_t s = 0; s < static_cast<std::size_t>(sample.slots); ++s)
-                if (sample.domain[i] >= 0 && sample.experts[i * static_cast<std::size_t>(sample.slots) + s] == x)
-                    ++own[static_cast<std::size_t>(sample.domain[i])];
-        const std::size_t majority = static_cast<std::size_t>(std::max_element(own.begin(), own.end()) - own.begin());
-        if (own[majority] == 0)
+        const auto own = origin.begin() + static_cast<std::ptrdiff_t>(x * domains);
+        const auto majority = static_cast<std::size_t>(
+            std::max_element(own, own + static_cast<std::ptrdiff_t>(domains)) - own); // equals: the first
+        if (own[static_cast<std::ptrdiff_t>(majority)] == 0)
             continue;
-        std::iota(order.begin(), order.end(), 0u);
-        const auto score = [&](std::uint32_t i) { return sample.probabilities[i * e + x]; };
-        std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return score(a) < score(b); });
+        for (std::size_t i = 0; i < n; ++i)
+            scores[i] = sample.probabilities[i * e + x];
+        ascending(scores, order);
+        const auto score = [&](std::uint32_t i) { return scores[i]; };
         const auto area = [&](int leftOut) {
             double positives = 0, negatives = 0, wins = 0;
             for (std::size_t i = 0; i < n;) {
@@ -272,14 +310,14 @@ void concentration(const EvaluationContext &context, const LayerStats &stats, La
             [&](int slice, int leftOut) {
                 double total = 0, used = 0;
                 for (std::size_t x = 0; x < e; ++x) {
-                    const double count = sums.count[static_cast<std::size_t>(slice)][x]
-                        - (leftOut >= 0 ? sums.count[static_cast<std::size_t>(leftOut)][x] : 0);
+                    const double count = sums.count[static_cast<std::size_t>(slice)][x] -
+                                         (leftOut >= 0 ? sums.count[static_cast<std::size_t>(leftOut)][x] : 0);
                     if (!(count > 0))
                         continue;
                     double squares = 0;
                     for (std::size_t i = 0; i < d; ++i) {
-                        const double v = sums.sum[static_cast<std::size_t>(slice)][x * d + i]
-                            - (leftOut >= 0 ? sums.sum[static_cast<std::size_t>(leftOut)][x * d + i] : 0);
+                        const double v = sums.sum[static_cast<std::size_t>(slice)][x * d + i] -
+                                         (leftOut >= 0 ? sums.sum[static_cast<std::size_t>(leftOut)][x * d + i] : 0);
                         squares += v * v;
                     }
                     total += squares / (count * count);
@@ -296,7 +334,8 @@ void concentration(const EvaluationContext &context, const LayerStats &stats, La
 
 } // namespace
 
-OverlapFigures overlapOfCounts(std::span<const std::uint32_t> both, std::span<const std::uint32_t> load, bool withMatrix)
+OverlapFigures overlapOfCounts(std::span<const std::uint32_t> both, std::span<const std::uint32_t> load,
+                               bool withMatrix)
 {
     OverlapFigures figures;
     const std::size_t e = load.size();
@@ -341,7 +380,8 @@ OverlapFigures overlapOfTypes(std::span<const std::uint32_t> counts, std::int64_
     return overlapOfCounts(both, load, withMatrix);
 }
 
-double vocabularySpecialization(std::span<const std::uint32_t> counts, std::int64_t experts, std::vector<float> *perExpert)
+double vocabularySpecialization(std::span<const std::uint32_t> counts, std::int64_t experts,
+                                std::vector<float> *perExpert)
 {
     const auto e = static_cast<std::size_t>(experts);
     std::vector<double> sum(e, 0.0), used(e, 0.0);

@@ -9,19 +9,22 @@
 
 namespace spectra::detail {
 
-/// Metrics of sets and pairs of experts: overlaps, co-activation, expert diversity, vocabulary specialization, score AUC and
-/// the concentration of vectors. Their intervals are jackknifed.
+/// Metrics of sets and pairs of experts: overlaps, co-activation, expert diversity, vocabulary specialization, score
+/// AUC and the concentration of vectors. Their intervals are jackknifed.
 void evaluateSets(const EvaluationContext &context, int layer, const LayerStats &stats, LayerMetrics &into);
 
 struct OverlapFigures {
-    double mean = 0;             ///< over pairs; NaN with fewer than two experts
-    std::vector<float> matrix;   ///< [E,E], 1 on the diagonal of used experts
+    double mean = 0;           ///< over pairs; NaN with fewer than two experts
+    std::vector<float> matrix; ///< [E,E], 1 on the diagonal of used experts
 };
 /// Jaccard indices from joint counts: `both` [E,E] upper triangle, `load` [E].
-[[nodiscard]] OverlapFigures overlapOfCounts(std::span<const std::uint32_t> both, std::span<const std::uint32_t> load, bool withMatrix);
+[[nodiscard]] OverlapFigures overlapOfCounts(std::span<const std::uint32_t> both, std::span<const std::uint32_t> load,
+                                             bool withMatrix);
 /// Jaccard indices of the sets of types with a count: `counts` [T,E].
-[[nodiscard]] OverlapFigures overlapOfTypes(std::span<const std::uint32_t> counts, std::int64_t experts, bool withMatrix);
+[[nodiscard]] OverlapFigures overlapOfTypes(std::span<const std::uint32_t> counts, std::int64_t experts,
+                                            bool withMatrix);
 /// Mean over experts of the mean share of a type's assignments, over the expert's types; `perExpert` [E] may be null.
-[[nodiscard]] double vocabularySpecialization(std::span<const std::uint32_t> counts, std::int64_t experts, std::vector<float> *perExpert);
+[[nodiscard]] double vocabularySpecialization(std::span<const std::uint32_t> counts, std::int64_t experts,
+                                              std::vector<float> *perExpert);
 
 } // namespace spectra::detail

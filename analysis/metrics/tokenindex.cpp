@@ -52,14 +52,15 @@ Result<TokenIndex> readTokenIndex(const TraceSource &trace, const TokenIndexOpti
         const TokenRange range{first, std::min(index.tokens, first + options.blockTokens)};
         SPECTRA_TRY(const auto block, trace.tokens(range, stop));
         const auto rows = static_cast<std::size_t>(range.size());
-        if (block->sequence.size() < rows || block->position.size() < rows || block->id.size() < rows || block->mask.size() < rows)
+        if (block->sequence.size() < rows || block->position.size() < rows || block->id.size() < rows ||
+            block->mask.size() < rows)
             return inputError("the token columns are shorter than the trace", info->file);
         for (std::size_t i = 0; i < rows; ++i) {
             const std::int64_t token = first + static_cast<std::int64_t>(i);
             const std::int32_t sequence = block->sequence[i];
             if (sequence < 0 || static_cast<std::size_t>(sequence) >= count || sequence < current)
-                return inputError("token " + std::to_string(token) + " belongs to sequence " + std::to_string(sequence)
-                                      + ", which is out of order or does not exist",
+                return inputError("token " + std::to_string(token) + " belongs to sequence " +
+                                      std::to_string(sequence) + ", which is out of order or does not exist",
                                   info->file + ": tokens/sequence");
             std::uint8_t flags = 0;
             if (sequence != current) {
@@ -70,7 +71,8 @@ Result<TokenIndex> readTokenIndex(const TraceSource &trace, const TokenIndexOpti
                 fresh = true;
             }
             const bool masked = block->mask[i] == 0;
-            const bool chosen = options.selection == nullptr || options.selection->contains(static_cast<std::size_t>(token));
+            const bool chosen =
+                options.selection == nullptr || options.selection->contains(static_cast<std::size_t>(token));
             if (!masked && !chosen) {
                 index.sequencePartial[static_cast<std::size_t>(sequence)] = 1;
                 index.selected = true;

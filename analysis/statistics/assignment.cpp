@@ -10,8 +10,7 @@ namespace spectra {
 namespace {
 
 /// Shortest augmenting paths for rows ≤ columns; `cost(r, c)` is looked up, so both orientations share the code.
-template <typename Cost>
-std::vector<int> augment(std::int64_t rows, std::int64_t columns, const Cost &cost)
+template <typename Cost> std::vector<int> augment(std::int64_t rows, std::int64_t columns, const Cost &cost)
 {
     const double infinity = std::numeric_limits<double>::infinity();
     const auto m = static_cast<std::size_t>(columns);
@@ -34,7 +33,8 @@ std::vector<int> augment(std::int64_t rows, std::int64_t columns, const Cost &co
             double lowest = infinity;
             for (std::size_t k = 0; k < left; ++k) {
                 const std::size_t j = remaining[k];
-                const double reduced = minimum + cost(row, static_cast<std::int64_t>(j)) - u[static_cast<std::size_t>(row)] - v[j];
+                const double reduced =
+                    minimum + cost(row, static_cast<std::int64_t>(j)) - u[static_cast<std::size_t>(row)] - v[j];
                 if (reduced < shortest[j]) {
                     path[j] = row;
                     shortest[j] = reduced;
@@ -59,7 +59,8 @@ std::vector<int> augment(std::int64_t rows, std::int64_t columns, const Cost &co
         u[static_cast<std::size_t>(start)] += minimum;
         for (const int r : visitedRows)
             if (r != start)
-                u[static_cast<std::size_t>(r)] += minimum - shortest[static_cast<std::size_t>(columnOfRow[static_cast<std::size_t>(r)])];
+                u[static_cast<std::size_t>(r)] +=
+                    minimum - shortest[static_cast<std::size_t>(columnOfRow[static_cast<std::size_t>(r)])];
         for (const std::size_t j : visitedColumns)
             v[j] -= minimum - shortest[j];
         for (int j = sink; j >= 0;) {
@@ -80,9 +81,12 @@ std::vector<int> assign(std::span<const double> cost, std::int64_t rows, std::in
     if (columns <= 0)
         return std::vector<int>(static_cast<std::size_t>(rows), -1);
     if (rows <= columns)
-        return augment(rows, columns, [&](std::int64_t r, std::int64_t c) { return sign * cost[static_cast<std::size_t>(r * columns + c)]; });
-    const std::vector<int> rowOf =
-        augment(columns, rows, [&](std::int64_t r, std::int64_t c) { return sign * cost[static_cast<std::size_t>(c * columns + r)]; });
+        return augment(rows, columns, [&](std::int64_t r, std::int64_t c) {
+            return sign * cost[static_cast<std::size_t>(r * columns + c)];
+        });
+    const std::vector<int> rowOf = augment(columns, rows, [&](std::int64_t r, std::int64_t c) {
+        return sign * cost[static_cast<std::size_t>(c * columns + r)];
+    });
     std::vector<int> result(static_cast<std::size_t>(rows), -1);
     for (std::size_t c = 0; c < rowOf.size(); ++c)
         if (rowOf[c] >= 0)

@@ -16,7 +16,8 @@ struct RawMerge {
     double height;
 };
 
-/// Nearest-neighbour chain: every reciprocal pair of nearest neighbours may be merged at once, average linkage has no inversions.
+/// Nearest-neighbour chain: every reciprocal pair of nearest neighbours may be merged at once, average linkage has no
+/// inversions.
 std::vector<RawMerge> chain(std::vector<double> d, std::size_t n)
 {
     std::vector<int> size(n, 1);
@@ -42,7 +43,8 @@ std::vector<RawMerge> chain(std::vector<double> d, std::size_t n)
                 merges.push_back({static_cast<int>(a), static_cast<int>(b), lowest});
                 for (std::size_t y = 0; y < n; ++y)
                     if (alive[y] && y != a && y != b)
-                        d[b * n + y] = d[y * n + b] = (size[a] * d[a * n + y] + size[b] * d[b * n + y]) / (size[a] + size[b]);
+                        d[b * n + y] = d[y * n + b] =
+                            (size[a] * d[a * n + y] + size[b] * d[b * n + y]) / (size[a] + size[b]);
                 size[b] += size[a];
                 alive[a] = false;
                 break;
@@ -66,14 +68,16 @@ Dendrogram averageLinkage(std::span<const double> distance, std::int64_t count)
         if (!std::isfinite(x))
             x = std::numeric_limits<double>::max() / 4;
     std::vector<RawMerge> merges = chain(std::move(d), n);
-    std::stable_sort(merges.begin(), merges.end(), [](const RawMerge &x, const RawMerge &y) { return x.height < y.height; });
+    std::stable_sort(merges.begin(), merges.end(),
+                     [](const RawMerge &x, const RawMerge &y) { return x.height < y.height; });
 
     // Clusters get their numbers in the order of height, as SciPy's linkage has them.
     std::vector<int> parent(2 * n - 1), sizes(2 * n - 1, 1);
     std::iota(parent.begin(), parent.end(), 0);
     const auto root = [&](int x) {
         while (parent[static_cast<std::size_t>(x)] != x)
-            x = parent[static_cast<std::size_t>(x)] = parent[static_cast<std::size_t>(parent[static_cast<std::size_t>(x)])];
+            x = parent[static_cast<std::size_t>(x)] =
+                parent[static_cast<std::size_t>(parent[static_cast<std::size_t>(x)])];
         return x;
     };
     for (std::size_t i = 0; i < merges.size(); ++i) {

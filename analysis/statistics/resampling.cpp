@@ -104,7 +104,8 @@ bootstrapInterval(std::span<const int> stratum, int resamples, std::uint64_t see
     const std::vector<float> weights = bootstrapWeights(stratum, resamples, seed);
     std::vector<double> values;
     for (int b = 0; b < resamples; ++b)
-        values.push_back(statistic(std::span(weights).subspan(static_cast<std::size_t>(b) * stratum.size(), stratum.size())));
+        values.push_back(
+            statistic(std::span(weights).subspan(static_cast<std::size_t>(b) * stratum.size(), stratum.size())));
     return percentileInterval(std::move(values), level);
 }
 

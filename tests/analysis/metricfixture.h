@@ -35,7 +35,8 @@ inline ArrayTrace fixtureTrace(const nlohmann::json &f)
         const auto i = static_cast<std::size_t>(l);
         trace.setExperts(l, f["experts"][i].get<std::vector<std::uint16_t>>(), slots);
         trace.setColumn(Column::weights, l, f["weights"][i].get<std::vector<float>>(), {slots});
-        trace.setColumn(Column::probabilities, l, f["probabilities"][i].get<std::vector<float>>(), {trace.header.experts});
+        trace.setColumn(Column::probabilities, l, f["probabilities"][i].get<std::vector<float>>(),
+                        {trace.header.experts});
     }
     trace.setColumn(Column::hidden, 0, f["hidden"].get<std::vector<float>>(), {5});
     for (int l = 1; l < layers; ++l)

@@ -108,7 +108,8 @@ TEST_P(Force, MatchesTheExactSum)
     EXPECT_LT(relativeError(force, exact), bound) << "span " << span << " spacing " << spacing;
     EXPECT_NEAR(got / z, 1, bound);
 }
-INSTANTIATE_TEST_SUITE_P(Spans, Force, testing::Combine(testing::Values(1e-3, 5.0, 40.0, 100.0), testing::Values(0.5, 1.0 / 3)));
+INSTANTIATE_TEST_SUITE_P(Spans, Force,
+                         testing::Combine(testing::Values(1e-3, 5.0, 40.0, 100.0), testing::Values(0.5, 1.0 / 3)));
 
 TEST(Tsne, GradientOfAFinishedMap)
 {
@@ -148,7 +149,8 @@ TEST(Tsne, AffinitiesAreThoseOfOpenTsne)
     EXPECT_NEAR(squares / f["sum_squares"].get<double>(), 1, 1e-3);
     for (std::size_t k = 0; k < f["row0"].size(); ++k) {
         ASSERT_EQ(p->column[k], f["row0_columns"][k].get<std::uint32_t>());
-        EXPECT_NEAR(static_cast<double>(p->value[k]), f["row0"][k].get<double>(), 2e-3 * f["row0"][k].get<double>() + 1e-9);
+        EXPECT_NEAR(static_cast<double>(p->value[k]), f["row0"][k].get<double>(),
+                    2e-3 * f["row0"][k].get<double>() + 1e-9);
     }
     // Symmetric, without a diagonal.
     for (std::int64_t i = 0; i < 50; ++i)
@@ -158,7 +160,8 @@ TEST(Tsne, AffinitiesAreThoseOfOpenTsne)
             const auto begin = p->column.begin() + p->row[j], end = p->column.begin() + p->row[j + 1];
             const auto found = std::lower_bound(begin, end, static_cast<std::uint32_t>(i));
             ASSERT_TRUE(found != end && *found == static_cast<std::uint32_t>(i));
-            ASSERT_EQ(p->value[static_cast<std::size_t>(found - p->column.begin())], p->value[static_cast<std::size_t>(k)]);
+            ASSERT_EQ(p->value[static_cast<std::size_t>(found - p->column.begin())],
+                      p->value[static_cast<std::size_t>(k)]);
         }
 }
 
@@ -175,8 +178,9 @@ TEST(Tsne, DivergenceAtMostThatOfScikitLearnAndOpenTsne)
         const auto map = tsne(theView(), options);
         ASSERT_TRUE(map.ok());
         const double kl = exactKl(*p, map->coordinates);
-        std::cout << "mode " << static_cast<int>(mode) << ": KL " << kl << ", scikit-learn " << fixture()["kl"]["sklearn"] << ", openTSNE "
-                  << fixture()["kl"]["openTSNE"] << ", " << map->seconds.optimise << " s\n";
+        std::cout << "mode " << static_cast<int>(mode) << ": KL " << kl << ", scikit-learn "
+                  << fixture()["kl"]["sklearn"] << ", openTSNE " << fixture()["kl"]["openTSNE"] << ", "
+                  << map->seconds.optimise << " s\n";
         EXPECT_LE(kl, 1.01 * fixture()["kl"]["sklearn"].get<double>());
         EXPECT_LE(kl, 1.01 * fixture()["kl"]["openTSNE"].get<double>());
         EXPECT_NEAR(*map->kl, kl, 1e-4);
@@ -338,7 +342,8 @@ TEST(Neighbors, ExactIsExactAndTheGraphNearlySo)
         for (std::int64_t j = 0; j < n; ++j) {
             double sum = 0;
             for (std::int64_t c = 0; c < d; ++c) {
-                const double e = static_cast<double>(x[static_cast<std::size_t>(i * d + c)]) - static_cast<double>(x[static_cast<std::size_t>(j * d + c)]);
+                const double e = static_cast<double>(x[static_cast<std::size_t>(i * d + c)]) -
+                                 static_cast<double>(x[static_cast<std::size_t>(j * d + c)]);
                 sum += e * e;
             }
             if (j != i)
@@ -347,7 +352,8 @@ TEST(Neighbors, ExactIsExactAndTheGraphNearlySo)
         std::sort(all.begin(), all.end());
         std::set<std::int32_t> truth, got;
         for (std::size_t k = 0; k < 40; ++k) {
-            EXPECT_NEAR(static_cast<double>(exact->distance[static_cast<std::size_t>(i) * 40 + k]), all[k].first, 1e-3 * all[k].first);
+            EXPECT_NEAR(static_cast<double>(exact->distance[static_cast<std::size_t>(i) * 40 + k]), all[k].first,
+                        1e-3 * all[k].first);
             truth.insert(all[k].second);
             got.insert(graph->index[static_cast<std::size_t>(i) * 40 + k]);
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// Every metric against what NumPy, SciPy and scikit-learn computed on the same routing (fixtures/analysis/make_metrics.py).
+// Every metric against what NumPy, SciPy and scikit-learn computed on the same routing
+// (fixtures/analysis/make_metrics.py).
 #include "analysis/metrics/evaluate.h"
 #include "analysis/metrics/gram.h"
 #include "analysis/metrics/partition.h"
@@ -25,7 +26,8 @@ protected:
         static const nlohmann::json f = readFixture("metrics.json");
         return f;
     }
-    static void compare(const std::string &place, const std::optional<double> &got, const nlohmann::json &expected, double tolerance)
+    static void compare(const std::string &place, const std::optional<double> &got, const nlohmann::json &expected,
+                        double tolerance)
     {
         if (expected.is_null()) {
             EXPECT_FALSE(got.has_value()) << place << " should be absent";
@@ -74,8 +76,8 @@ TEST_F(MetricParity, LayersDomainsAndSequences)
                     mean += expected[l][key].get<double>();
                     ++used;
                 }
-            compare(key + " domain " + std::to_string(d), pick(m->byDomain[d]), used > 0 ? nlohmann::json(mean / used) : nlohmann::json(),
-                    tolerance == 2e-6 ? 2e-6 : 2e-2);
+            compare(key + " domain " + std::to_string(d), pick(m->byDomain[d]),
+                    used > 0 ? nlohmann::json(mean / used) : nlohmann::json(), tolerance == 2e-6 ? 2e-6 : 2e-2);
             ++compared;
         }
         if (!chance && m->bySequence[2].value && fixture()["sequence_2"][0].contains(key)) {

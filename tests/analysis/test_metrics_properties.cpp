@@ -64,8 +64,10 @@ ArrayTrace drawTrace(std::uint64_t seed, const Shape &shape = {})
             for (std::size_t x = 0; x < E; ++x) {
                 z[x] = random.normal();
                 if (shape.structured)
-                    z[x] += 1.5 * ((static_cast<std::size_t>(t.all.sequence[static_cast<std::size_t>(i)]) % 3 + x) % 3 == 0)
-                        + ((static_cast<std::size_t>(i) / 5 + x) % E == 0) + 0.3 * static_cast<double>(x);
+                    z[x] +=
+                        1.5 *
+                            ((static_cast<std::size_t>(t.all.sequence[static_cast<std::size_t>(i)]) % 3 + x) % 3 == 0) +
+                        ((static_cast<std::size_t>(i) / 5 + x) % E == 0) + 0.3 * static_cast<double>(x);
             }
             double sum = 0;
             for (double &v : z)
@@ -92,15 +94,22 @@ ArrayTrace drawTrace(std::uint64_t seed, const Shape &shape = {})
         t.setColumn(Column::probabilities, l, p, {shape.experts});
         t.setColumn(Column::entropy, l, entropy, {});
         t.setColumn(Column::hidden, l, normals(static_cast<std::size_t>(n) * D), {shape.dimension});
-        t.setColumn(Column::expertOutputs, l, normals(static_cast<std::size_t>(n) * static_cast<std::size_t>(shape.slots) * D), {shape.slots, shape.dimension});
-        t.setColumn(Column::routingVectors, l, normals(static_cast<std::size_t>(n) * E * D), {shape.experts, shape.dimension});
-        t.setColumn(Column::expressionVectors, l, normals(static_cast<std::size_t>(n) * E * D), {shape.experts, shape.dimension});
+        t.setColumn(Column::expertOutputs, l,
+                    normals(static_cast<std::size_t>(n) * static_cast<std::size_t>(shape.slots) * D),
+                    {shape.slots, shape.dimension});
+        t.setColumn(Column::routingVectors, l, normals(static_cast<std::size_t>(n) * E * D),
+                    {shape.experts, shape.dimension});
+        t.setColumn(Column::expressionVectors, l, normals(static_cast<std::size_t>(n) * E * D),
+                    {shape.experts, shape.dimension});
         Block d;
         d.u8 = dropped;
         d.rows = n;
         t.columns[{Column::dropped, l}] = d;
-        for (const auto &[sequenceTable, meanTable] : {std::pair{Table::sequenceMeanRouting, Table::meanRouting}, std::pair{Table::sequenceMeanExpression, Table::meanExpression}}) {
-            TableValue sequences{{shape.sequences, shape.experts, shape.dimension}, normals(static_cast<std::size_t>(shape.sequences) * E * D)};
+        for (const auto &[sequenceTable, meanTable] :
+             {std::pair{Table::sequenceMeanRouting, Table::meanRouting},
+              std::pair{Table::sequenceMeanExpression, Table::meanExpression}}) {
+            TableValue sequences{{shape.sequences, shape.experts, shape.dimension},
+                                 normals(static_cast<std::size_t>(shape.sequences) * E * D)};
             TableValue mean{{shape.experts, shape.dimension}, std::vector<float>(E * D, 0.0f)};
             for (std::size_t i = 0; i < sequences.values.size(); ++i) // every sequence counts the same number of tokens
                 mean.values[i % (E * D)] += sequences.values[i] / static_cast<float>(shape.sequences);
@@ -129,7 +138,8 @@ void expectEqual(const MetricReport &a, const MetricReport &b)
     for (std::size_t i = 0; i < a.metrics.size(); ++i) {
         const MetricResult &x = a.metrics[i], &y = b.metrics[i];
         expectEqual(x.overall, y.overall, x.key);
-        for (const auto field : {&MetricResult::byLayer, &MetricResult::byDomain, &MetricResult::bySequence, &MetricResult::byPhase, &MetricResult::byLayerDomain}) {
+        for (const auto field : {&MetricResult::byLayer, &MetricResult::byDomain, &MetricResult::bySequence,
+                                 &MetricResult::byPhase, &MetricResult::byLayerDomain}) {
             ASSERT_EQ((x.*field).size(), (y.*field).size()) << x.key;
             for (std::size_t j = 0; j < (x.*field).size(); ++j)
                 expectEqual((x.*field)[j], (y.*field)[j], x.key + " " + std::to_string(j));
@@ -137,7 +147,9 @@ void expectEqual(const MetricReport &a, const MetricReport &b)
         ASSERT_EQ(x.matrices.size(), y.matrices.size()) << x.key;
         for (std::size_t j = 0; j < x.matrices.size(); ++j)
             for (std::size_t k = 0; k < x.matrices[j].values.size(); ++k)
-                EXPECT_TRUE(x.matrices[j].values[k] == y.matrices[j].values[k] || (std::isnan(x.matrices[j].values[k]) && std::isnan(y.matrices[j].values[k]))) << x.key;
+                EXPECT_TRUE(x.matrices[j].values[k] == y.matrices[j].values[k] ||
+                            (std::isnan(x.matrices[j].values[k]) && std::isnan(y.matrices[j].values[k])))
+                    << x.key;
     }
 }
 
@@ -158,8 +170,9 @@ TEST(Metrics, EveryMetricHasAValueWhereAllIsThere)
     for (const MetricResult &m : report->metrics) {
         EXPECT_TRUE(m.overall.value.has_value()) << m.key << ": " << m.absent;
         EXPECT_TRUE(m.absent.empty()) << m.key;
-        const bool fixed = m.key.find("router_weights") != std::string::npos || findMetric(m.key)->tables == std::vector{Table::expertInputMean}
-            || findMetric(m.key)->tables == std::vector{Table::expertOutputMean};
+        const bool fixed = m.key.find("router_weights") != std::string::npos ||
+                           findMetric(m.key)->tables == std::vector{Table::expertInputMean} ||
+                           findMetric(m.key)->tables == std::vector{Table::expertOutputMean};
         EXPECT_EQ(m.overall.low.has_value(), !fixed) << m.key;
         if (m.overall.low) {
             EXPECT_LE(*m.overall.low, *m.overall.high) << m.key;
@@ -211,7 +224,9 @@ TEST(Metrics, IntervalsAreThoseOfReplicatesDoneOneByOne)
             stratum.push_back(d);
         }
     const std::vector<int> group = jackknifeGroups(stratum, 8, 4);
-    for (const std::string key : {"expert_overlap_types", "expert_overlap_positions", "ami", "vocabulary_specialization", "path_count", "score_auc", "collapse_rate_1pct", "co_activation", "layer_consistency_matched"}) {
+    for (const std::string key :
+         {"expert_overlap_types", "expert_overlap_positions", "ami", "vocabulary_specialization", "path_count",
+          "score_auc", "collapse_rate_1pct", "co_activation", "layer_consistency_matched"}) {
         std::vector<double> rest;
         for (int g = 0; g < 8; ++g) {
             MetricOptions part;
@@ -226,7 +241,8 @@ TEST(Metrics, IntervalsAreThoseOfReplicatesDoneOneByOne)
         }
         const MetricResult *m = report->find(key);
         const auto interval = jackknifeInterval(*m->overall.value, rest, 0.95);
-        const double floor = findMetric(key)->unit == "share" ? 0 : -1e9, ceiling = findMetric(key)->unit == "share" ? 1 : 1e9;
+        const double floor = findMetric(key)->unit == "share" ? 0 : -1e9,
+                     ceiling = findMetric(key)->unit == "share" ? 1 : 1e9;
         EXPECT_NEAR(*m->overall.low, std::max(floor, interval->first), 1e-6) << key;
         EXPECT_NEAR(*m->overall.high, std::min(ceiling, interval->second), 1e-6) << key;
         EXPECT_NE(m->interval.find("jackknife"), std::string::npos);
@@ -238,7 +254,8 @@ TEST(Metrics, IntervalsAreThoseOfReplicatesDoneOneByOne)
         for (std::size_t u = 0; u < weights.size(); ++u)
             for (int i = 1; i < 40; ++i)
                 for (int k = 0; k < 2; ++k)
-                    load[experts.u16[static_cast<std::size_t>((unitSequence[u] * 40 + i) * 2 + k)]] += static_cast<double>(weights[u]);
+                    load[experts.u16[static_cast<std::size_t>((unitSequence[u] * 40 + i) * 2 + k)]] +=
+                        static_cast<double>(weights[u]);
         return coefficientOfVariation(load);
     });
     EXPECT_NEAR(*report->find("load_cv")->byLayer[0].low, interval->first, 1e-9);
@@ -289,13 +306,18 @@ TEST(Metrics, RoutingWithoutStructureStandsAtChance)
     MetricOptions options;
     options.intervals = true;
     const auto report = evaluateMetrics(t, options);
-    for (const auto &[key, tolerance] : {std::pair{"sequential_consistency", 0.01}, std::pair{"topk_overlap", 0.01}, std::pair{"expert_affinity", 0.05}, std::pair{"ami", 1e-3},
-                                         std::pair{"nmi_expert_domain", 1e-3}, std::pair{"domain_purity", 0.02}, std::pair{"score_auc", 0.02}, std::pair{"layer_consistency", 0.01}, std::pair{"switch_aux", 1e-3}}) {
+    for (const auto &[key, tolerance] :
+         {std::pair{"sequential_consistency", 0.01}, std::pair{"topk_overlap", 0.01},
+          std::pair{"expert_affinity", 0.05}, std::pair{"ami", 1e-3}, std::pair{"nmi_expert_domain", 1e-3},
+          std::pair{"domain_purity", 0.02}, std::pair{"score_auc", 0.02}, std::pair{"layer_consistency", 0.01},
+          std::pair{"switch_aux", 1e-3}}) {
         const MetricResult *m = report->find(key);
         EXPECT_NEAR(*m->overall.value, *m->overall.chance, tolerance) << key;
     }
-    EXPECT_LE(*report->find("sequential_consistency")->overall.low, *report->find("sequential_consistency")->overall.chance);
-    EXPECT_GE(*report->find("sequential_consistency")->overall.high, *report->find("sequential_consistency")->overall.chance);
+    EXPECT_LE(*report->find("sequential_consistency")->overall.low,
+              *report->find("sequential_consistency")->overall.chance);
+    EXPECT_GE(*report->find("sequential_consistency")->overall.high,
+              *report->find("sequential_consistency")->overall.chance);
     EXPECT_LT(*report->find("load_cv")->overall.value, 0.03);
     EXPECT_NEAR(*report->find("expert_entropy_bits")->overall.value, std::log2(5.0), 1e-3);
     EXPECT_NEAR(*report->find("path_count")->overall.value, 25, 0);
@@ -463,7 +485,8 @@ TEST(Metrics, GramFollowsDomainsAndSelectionsOfWholeSequences)
     rows->insertRange(5 * 40, 6 * 40);
     options.selection = rows;
     const auto some = evaluateMetrics(t, options);
-    EXPECT_NEAR(*some->find("gram_orthogonality.expression")->byLayer[0].value, gramOf(Table::sequenceMeanExpression, {2, 5}), 1e-6);
+    EXPECT_NEAR(*some->find("gram_orthogonality.expression")->byLayer[0].value,
+                gramOf(Table::sequenceMeanExpression, {2, 5}), 1e-6);
     EXPECT_TRUE(some->find("gram_orthogonality.router_weights")->overall.value.has_value());
     EXPECT_FALSE(some->find("gram_orthogonality.expert_input")->absent.empty());
     rows->erase(2 * 40 + 9);
@@ -498,7 +521,8 @@ TEST(Metrics, LoadsByDomain)
     EXPECT_EQ(all, 2 * std::accumulate(table->tokens.begin(), table->tokens.end(), std::int64_t(0)));
     MetricOptions options;
     options.selection = rows;
-    EXPECT_NEAR(*evaluateMetrics(t, options)->find("load_cv")->byLayer[1].value, coefficientOfVariation(table->loads(1)), 1e-12);
+    EXPECT_NEAR(*evaluateMetrics(t, options)->find("load_cv")->byLayer[1].value,
+                coefficientOfVariation(table->loads(1)), 1e-12);
 }
 
 TEST(Metrics, RoutingConsistencyFindsARenaming)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// Metrics of 1 M tokens × 4 layers × 64 experts (top-8), synthetic routing in memory: seconds for all, and by group of keys.
+// Metrics of 1 M tokens × 4 layers × 64 experts (top-8), synthetic routing in memory: seconds for all, and by group of
+// keys.
 #include "analysis/arraytrace.h"
 #include "analysis/metrics/evaluate.h"
 #include "engine/core/random.h"
@@ -45,7 +46,9 @@ const ArrayTrace &theTrace()
                     x /= sum;
                 probabilities.insert(probabilities.end(), p.begin(), p.end());
                 std::iota(order.begin(), order.end(), 0);
-                std::partial_sort(order.begin(), order.begin() + slots, order.end(), [&](int a, int b) { return p[static_cast<std::size_t>(a)] > p[static_cast<std::size_t>(b)]; });
+                std::partial_sort(order.begin(), order.begin() + slots, order.end(), [&](int a, int b) {
+                    return p[static_cast<std::size_t>(a)] > p[static_cast<std::size_t>(b)];
+                });
                 for (int k = 0; k < slots; ++k) {
                     chosen.push_back(static_cast<std::uint16_t>(order[static_cast<std::size_t>(k)]));
                     weights.push_back(p[static_cast<std::size_t>(order[static_cast<std::size_t>(k)])]);
@@ -74,14 +77,38 @@ void metricsBenchmark(benchmark::State &state, const std::vector<std::string> &k
 
 } // namespace
 
-BENCHMARK_CAPTURE(metricsBenchmark, load, {"load_cv", "gini", "expert_entropy_bits"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(metricsBenchmark, consistency, {"sequential_consistency", "topk_overlap"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(metricsBenchmark, entropy, {"routing_entropy", "routing_margin", "switch_aux"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(metricsBenchmark, pairs, {"co_activation", "expert_overlap_positions"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(metricsBenchmark, types, {"expert_overlap_types", "vocabulary_specialization"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(metricsBenchmark, segments, {"segment_routing_best", "segment_cache_hit"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, load, {"load_cv", "gini", "expert_entropy_bits"}, false)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, consistency, {"sequential_consistency", "topk_overlap"}, false)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, entropy, {"routing_entropy", "routing_margin", "switch_aux"}, false)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, pairs, {"co_activation", "expert_overlap_positions"}, false)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, types, {"expert_overlap_types", "vocabulary_specialization"}, false)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, segments, {"segment_routing_best", "segment_cache_hit"}, false)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
 BENCHMARK_CAPTURE(metricsBenchmark, auc, {"score_auc"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(metricsBenchmark, layers, {"layer_consistency", "layer_consistency_matched", "path_entropy"}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, layers, {"layer_consistency", "layer_consistency_matched", "path_entropy"}, false)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
 BENCHMARK_CAPTURE(metricsBenchmark, all, {}, false)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(metricsBenchmark, all_with_intervals, {}, true)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
+BENCHMARK_CAPTURE(metricsBenchmark, all_with_intervals, {}, true)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
 BENCHMARK_MAIN();

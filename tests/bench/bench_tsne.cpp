@@ -44,9 +44,29 @@ void neighborsBenchmark(benchmark::State &state, NeighborMethod method)
 
 } // namespace
 
-BENCHMARK_CAPTURE(neighborsBenchmark, exact, NeighborMethod::exact)->Arg(10000)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(neighborsBenchmark, hnsw, NeighborMethod::hnsw)->Arg(10000)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(tsneBenchmark, standard, TsneMode::standard)->Arg(10000)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(tsneBenchmark, fast, TsneMode::fast)->Arg(10000)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
-BENCHMARK_CAPTURE(tsneBenchmark, accurate, TsneMode::accurate)->Arg(10000)->Unit(benchmark::kSecond)->Iterations(1)->UseRealTime();
+BENCHMARK_CAPTURE(neighborsBenchmark, exact, NeighborMethod::exact)
+    ->Arg(10000)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(neighborsBenchmark, hnsw, NeighborMethod::hnsw)
+    ->Arg(10000)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(tsneBenchmark, standard, TsneMode::standard)
+    ->Arg(10000)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(tsneBenchmark, fast, TsneMode::fast)
+    ->Arg(10000)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(tsneBenchmark, accurate, TsneMode::accurate)
+    ->Arg(10000)
+    ->Unit(benchmark::kSecond)
+    ->Iterations(1)
+    ->UseRealTime();
 BENCHMARK_MAIN();
