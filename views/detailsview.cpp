@@ -330,7 +330,7 @@ double DetailsView::paintToken(QPainter &p, QRectF area, const Theme &theme, std
         facts << tr("−log p(next) %1 nats").arg(formatNumber(static_cast<double>(c.nll[i])));
     if (!c.nextTop1.empty())
         if (const auto next = c.text.find(c.nextTop1[i]); next != c.text.end())
-            facts << tr("likeliest next “%1”").arg(visible(QString::fromStdString(next->second)));
+            facts << tr("likeliest next “%1”").arg(visible(QString::fromStdString(next->second)).trimmed());
     if (const int q = c.domain(n); q >= 0)
         facts << QString::fromStdString(m_data->domains[static_cast<std::size_t>(q)]);
     if (c.mask[i] == 0)
@@ -390,7 +390,8 @@ double DetailsView::paintToken(QPainter &p, QRectF area, const Theme &theme, std
         for (int l = 0; l < layers; l += step)
             drawLabel(p, QRectF(at(l, 0).x() - em * 1.2, plot.bottom() + em * 0.25, em * 2.4, h), Qt::AlignHCenter | Qt::AlignTop,
                       QString::number(m_data->decoderIndex[static_cast<std::size_t>(l)]), theme.small, l == now ? theme.accent : theme.faint);
-        drawLabel(p, QRectF(area.left(), plot.bottom() + em * 0.25, labels, h), Qt::AlignLeft | Qt::AlignTop, elided(theme.small, tr("layer"), labels), theme.small, theme.faint);
+        if (textWidth(theme.small, tr("layer")) < at(0, 0).x() - area.left() - em)
+            drawLabel(p, QRectF(area.left(), plot.bottom() + em * 0.25, area.width(), h), Qt::AlignLeft | Qt::AlignTop, tr("layer"), theme.small, theme.faint);
         y = plot.bottom() + h + em * 0.55;
     }
     // Chosen experts: as many layers as fit, around the shown one.
@@ -399,8 +400,10 @@ double DetailsView::paintToken(QPainter &p, QRectF area, const Theme &theme, std
         return y;
     const int rows = std::min(fit, layers), from = std::clamp(now - rows / 2, 0, layers - rows);
     const int slots_ = m_data->layers[0]->slots;
-    const double first = std::min(em * 4, area.width() * 0.22), each = em * 5.6;
+    const double first = std::min(em * 4, area.width() * 0.22), each = em * 5.8;
     const int shown = std::clamp(static_cast<int>((area.width() - first) / each), 1, slots_);
+    QFont strong = theme.small;
+    strong.setWeight(QFont::Bold);
     drawLabel(p, QRectF(area.left(), y, first, h), Qt::AlignLeft | Qt::AlignVCenter, tr("layer"), theme.small, theme.muted);
     drawLabel(p, QRectF(area.left() + first, y, area.width() - first, h), Qt::AlignLeft | Qt::AlignVCenter,
               shown < slots_ ? tr("experts and weights, %1 of %2").arg(shown).arg(slots_) : tr("experts and weights"), theme.small, theme.muted);
@@ -418,9 +421,9 @@ double DetailsView::paintToken(QPainter &p, QRectF area, const Theme &theme, std
             const double x = area.left() + first + s * each;
             drawGlyph(p, QPointF(x + em * 0.4, y + h / 2), em * 0.3, expertGlyph(r.experts[k]), expertColor(r.experts[k]));
             const QString text = QStringLiteral("E%1").arg(r.experts[k]);
-            drawLabel(p, QRectF(x + em * 0.9, y, em * 2.2, h), Qt::AlignLeft | Qt::AlignVCenter, text, s == 0 ? theme.bold : theme.small, theme.text);
+            drawLabel(p, QRectF(x + em * 0.9, y, em * 2.2, h), Qt::AlignLeft | Qt::AlignVCenter, text, s == 0 ? strong : theme.small, theme.text);
             if (!r.weights.empty())
-                drawLabel(p, QRectF(x + em * 2.9, y, em * 2.4, h), Qt::AlignLeft | Qt::AlignVCenter, QString::number(static_cast<double>(r.weights[k]), 'f', 2), theme.small, theme.muted);
+                drawLabel(p, QRectF(x + em * 3.1, y, em * 2.5, h), Qt::AlignLeft | Qt::AlignVCenter, QString::number(static_cast<double>(r.weights[k]), 'f', 2), theme.small, theme.muted);
             m_targets.push_back({QRectF(x, y, each, h), l, r.experts[k]});
         }
         y += h;

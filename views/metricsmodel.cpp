@@ -63,7 +63,7 @@ QString MetricsModel::label(const MetricResult &result)
 {
     const MetricInfo *info = findMetric(result.key);
     QString name = QString::fromStdString(info != nullptr ? info->name : result.key);
-    if (info != nullptr && !info->unit.empty())
+    if (info != nullptr && !info->unit.empty() && !name.contains(QString::fromStdString(info->unit)))
         name += QStringLiteral(", ") + QString::fromStdString(info->unit);
     return name;
 }
@@ -155,7 +155,7 @@ QVariant MetricsModel::headerData(int section, Qt::Orientation orientation, int 
     case valueColumn: return tip ? tr("Of the shown layer, or the mean over layers") : tr("value");
     case intervalColumn: return tip ? tr("95 % interval, sequences resampled") : tr("interval");
     case chanceColumn: return tip ? tr("The level without any structure") : tr("chance");
-    case layersColumn: return tip ? tr("Value at each layer, first to last") : tr("layers");
+    case layersColumn: return tip ? tr("Value at each layer, first to last") : tr("   layers");
     default: return {};
     }
 }

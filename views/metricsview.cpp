@@ -58,16 +58,29 @@ void drawSparkline(QPainter &p, const QRectF &area, const std::vector<double> &v
     p.setPen(QPen(theme.accent, theme.em() * 0.11));
     p.drawPath(path);
     if (marked >= 0 && static_cast<std::size_t>(marked) < values.size() && std::isfinite(values[static_cast<std::size_t>(marked)]))
-        drawGlyph(p, at(static_cast<std::size_t>(marked)), theme.em() * 0.2, Glyph::circle, theme.selection);
+        drawGlyph(p, at(static_cast<std::size_t>(marked)), theme.em() * 0.2, Glyph::circle, theme.text);
     p.restore();
 }
 
-class SparkDelegate : public QStyledItemDelegate {
+/// Rows are what is selected: no box around the one cell that has the focus.
+class RowDelegate : public QStyledItemDelegate {
 public:
-    explicit SparkDelegate(const View *view) : QStyledItemDelegate(const_cast<View *>(view)), m_view(view) {}
+    using QStyledItemDelegate::QStyledItemDelegate;
+
+protected:
+    void initStyleOption(QStyleOptionViewItem *option, const QModelIndex &index) const override
+    {
+        QStyledItemDelegate::initStyleOption(option, index);
+        option->state &= ~QStyle::State_HasFocus;
+    }
+};
+
+class SparkDelegate : public RowDelegate {
+public:
+    explicit SparkDelegate(const View *view) : RowDelegate(const_cast<View *>(view)), m_view(view) {}
     void paint(QPainter *p, const QStyleOptionViewItem &option, const QModelIndex &index) const override
     {
-        QStyledItemDelegate::paint(p, option, index);
+        RowDelegate::paint(p, option, index);
         std::vector<double> values;
         for (const QVariant &v : index.data(MetricsModel::layersRole).toList())
             values.push_back(v.toDouble());
@@ -143,6 +156,7 @@ MetricsView::MetricsView(QWidget *parent)
     m_table->setTabKeyNavigation(false);
     m_table->setWordWrap(false);
     m_table->setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
+    m_table->setItemDelegate(new RowDelegate(this));
     m_table->setItemDelegateForColumn(MetricsModel::layersColumn, new SparkDelegate(this));
     m_table->verticalHeader()->hide();
     m_table->horizontalHeader()->setHighlightSections(false);
@@ -175,15 +189,10 @@ void MetricsView::setTheme(const Theme &theme)
     QFont font = theme.font;
     m_table->setFont(font);
     m_table->horizontalHeader()->setFont(theme.small);
-    const double em = theme.em();
-    m_table->verticalHeader()->setDefaultSectionSize(static_cast<int>(em * 1.75));
+    m_table->verticalHeader()->setDefaultSectionSize(static_cast<int>(theme.em() * 1.75));
     auto *header = m_table->horizontalHeader();
     header->setSectionResizeMode(QHeaderView::Interactive);
     header->setSectionResizeMode(MetricsModel::nameColumn, QHeaderView::Stretch);
-    header->resizeSection(MetricsModel::valueColumn, static_cast<int>(em * 4.6));
-    header->resizeSection(MetricsModel::intervalColumn, static_cast<int>(em * 8.8));
-    header->resizeSection(MetricsModel::chanceColumn, static_cast<int>(em * 4.6));
-    header->resizeSection(MetricsModel::layersColumn, static_cast<int>(em * 6));
 }
 
 void MetricsView::resizeEvent(QResizeEvent *event)
@@ -191,7 +200,13 @@ void MetricsView::resizeEvent(QResizeEvent *event)
     View::resizeEvent(event);
     // A narrow dock keeps what matters most.
     const double em = theme().em();
-    m_table->setColumnHidden(MetricsModel::intervalColumn, width() < em * 38);
+    const bool narrow = width() < em * 38;
+    auto *header = m_table->horizontalHeader();
+    header->resizeSection(MetricsModel::valueColumn, static_cast<int>(em * (narrow ? 4.0 : 4.8)));
+    header->resizeSection(MetricsModel::chanceColumn, static_cast<int>(em * (narrow ? 3.9 : 4.8)));
+    header->resizeSection(MetricsModel::layersColumn, static_cast<int>(em * (narrow ? 4.4 : 7)));
+    header->resizeSection(MetricsModel::intervalColumn, static_cast<int>(em * 9));
+    m_table->setColumnHidden(MetricsModel::intervalColumn, narrow);
     m_table->setColumnHidden(MetricsModel::layersColumn, width() < em * 24);
 }
 

@@ -20,6 +20,8 @@ namespace spectra {
 
 namespace {
 
+constexpr double kDim = 0.72; // how far what is not selected recedes
+
 struct ObjectName {
     const char *key, *label, *phrase;
     SpaceObject object;
@@ -444,7 +446,7 @@ void SpaceView::paintContent(QPainter &p, const QRectF &area, const Theme &theme
                 if ((f & ScatterRaster::hidden) != 0 || ((f & ScatterRaster::dimmed) != 0) != dimmedOnes || !QRectF(QPointF(), map.size()).contains(at))
                     continue;
                 const QColor c = QColor::fromRgb(m_raster.color(i));
-                drawGlyph(p, origin + at, radius, m_raster.glyph(i), dimmedOnes ? mixed(c, theme.panel, 0.8) : c);
+                drawGlyph(p, origin + at, radius, m_raster.glyph(i), dimmedOnes ? mixed(c, theme.panel, kDim) : c);
             }
     } else {
         const double device = p.device() != nullptr && !vector ? p.device()->devicePixelRatioF() : 1.0;
@@ -454,7 +456,7 @@ void SpaceView::paintContent(QPainter &p, const QRectF &area, const Theme &theme
         if (m_dirty || m_image.size() != pixels || !(m_imageCamera == cam)) {
             if (m_image.size() != pixels)
                 m_image = QImage(pixels, QImage::Format_RGB32);
-            m_raster.render(m_image, cam, dpr, radius, theme.panel);
+            m_raster.render(m_image, cam, dpr, radius, theme.panel, kDim);
             m_imageCamera = cam;
             m_dirty = &theme != &this->theme(); // a figure's picture is not the screen's
         }
@@ -531,7 +533,8 @@ void SpaceView::paintContent(QPainter &p, const QRectF &area, const Theme &theme
         return;
     }
     std::vector<LegendEntry> entries;
-    const auto &selected = session()->selectedExperts();
+    static const std::vector<int> none;
+    const auto &selected = isTokens(points) && t && !t->selection.empty() ? none : session()->selectedExperts();
     if (option(QStringLiteral("color")) == QLatin1String("domain"))
         for (int q = 0; q < static_cast<int>(points.domains.size()); ++q)
             entries.push_back({QString::fromStdString(points.domains[static_cast<std::size_t>(q)]), mixed(domainColor(q), Qt::black, 0.12), Glyph::circle, !session()->domainShown(q), q});

@@ -14,6 +14,8 @@
 #include <QPainter>
 #include <QSpinBox>
 #include <QStandardItemModel>
+#include <QStyleOptionComboBox>
+#include <QStylePainter>
 #include <QToolButton>
 #include <QVBoxLayout>
 
@@ -21,6 +23,28 @@
 #include <cmath>
 
 namespace spectra {
+
+namespace {
+
+/// A combo box that elides its text instead of cutting it: docks are narrow.
+class BarBox : public QComboBox {
+public:
+    using QComboBox::QComboBox;
+
+protected:
+    void paintEvent(QPaintEvent *) override
+    {
+        QStylePainter p(this);
+        QStyleOptionComboBox option;
+        initStyleOption(&option);
+        p.drawComplexControl(QStyle::CC_ComboBox, option);
+        const QRect field = style()->subControlRect(QStyle::CC_ComboBox, &option, QStyle::SC_ComboBoxEditField, this);
+        option.currentText = fontMetrics().elidedText(option.currentText, Qt::ElideRight, field.width() - 3);
+        p.drawControl(QStyle::CE_ComboBoxLabel, option);
+    }
+};
+
+} // namespace
 
 View::View(const QString &id, const QString &title, QWidget *parent)
     : QWidget(parent)
@@ -389,7 +413,7 @@ void View::rebuildBar()
             continue;
         QWidget *made = nullptr;
         if (!o.choices.empty()) {
-            auto *box = new QComboBox(m_bar);
+            auto *box = new BarBox(m_bar);
             box->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
             int longest = 4;
             for (const ViewOption::Choice &c : o.choices) {
