@@ -9,6 +9,7 @@
 #include <QApplication>
 #include <QClipboard>
 #include <QHeaderView>
+#include <QKeyEvent>
 #include <QLineEdit>
 #include <QMenu>
 #include <QPainter>
@@ -167,11 +168,7 @@ MetricsView::MetricsView(QWidget *parent)
         menu->setAttribute(Qt::WA_DeleteOnClose);
         menu->popup(m_table->viewport()->mapToGlobal(at));
     });
-    auto *copy = new QAction(tr("Copy rows"), m_table);
-    copy->setShortcut(QKeySequence::Copy);
-    copy->setShortcutContext(Qt::WidgetWithChildrenShortcut);
-    connect(copy, &QAction::triggered, this, &MetricsView::copyAsText);
-    m_table->addAction(copy);
+    m_table->installEventFilter(this);
     setContentWidget(m_table);
     MetricsView::setTheme(theme());
 }
@@ -368,6 +365,16 @@ void MetricsView::copyAsText()
 void MetricsView::copyAsLatex()
 {
     QApplication::clipboard()->setText(QString::fromUtf8(tableData().latex()));
+}
+
+/// Ctrl+C copies rows, where the table's own handler would copy one cell.
+bool MetricsView::eventFilter(QObject *watched, QEvent *event)
+{
+    if (watched == m_table && event->type() == QEvent::KeyPress && static_cast<QKeyEvent *>(event)->matches(QKeySequence::Copy)) {
+        copyAsText();
+        return true;
+    }
+    return View::eventFilter(watched, event);
 }
 
 QMenu *MetricsView::createContextMenu(QWidget *parent)

@@ -40,6 +40,7 @@ protected:
     void sessionReset() override;
     void optionChanged(const QString &key) override;
     void resizeEvent(QResizeEvent *event) override;
+    bool eventFilter(QObject *watched, QEvent *event) override;
 
 private:
     void rescope();

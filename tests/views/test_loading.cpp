@@ -28,13 +28,15 @@ TEST(LatestJobTest, TheNewestWinsWhateverEndsLast)
     LatestJob job;
     std::vector<int> applied;
     std::latch release(1);
-    std::atomic<bool> firstStopped = false;
+    std::atomic<bool> firstStopped = false, began = false;
     job.start([&](JobContext &context) -> Result<LatestJob::Apply> {
+        began = true;
         release.wait();
         firstStopped = context.stop().stop_requested();
         context.partial([&] { applied.push_back(10); });
         return LatestJob::Apply([&] { applied.push_back(1); });
     });
+    ASSERT_TRUE(QTest::qWaitFor([&] { return began.load(); })); // a job that has not begun is never run at all
     job.start([&](JobContext &) -> Result<LatestJob::Apply> { return LatestJob::Apply([&] { applied.push_back(2); }); });
     ASSERT_TRUE(QTest::qWaitFor([&] { return !job.isRunning(); }));
     release.count_down();
@@ -63,17 +65,18 @@ TEST(LatestJobTest, ResultsAreAppliedOnTheGuiThreadAndErrorsArrive)
 
 TEST(LatestJobTest, DestructionStopsAndWaits)
 {
-    std::atomic<bool> ended = false;
+    std::atomic<bool> began = false, ended = false;
     bool applied = false;
     {
         LatestJob job;
         job.start([&](JobContext &context) -> Result<LatestJob::Apply> {
+            began = true;
             while (!context.stop().stop_requested())
                 std::this_thread::yield();
             ended = true;
             return LatestJob::Apply([&] { applied = true; });
         });
-        ASSERT_TRUE(QTest::qWaitFor([&] { return viewPool()->activeThreadCount() > 0; }));
+        ASSERT_TRUE(QTest::qWaitFor([&] { return began.load(); }));
     }
     EXPECT_TRUE(ended);
     QTest::qWait(5);
