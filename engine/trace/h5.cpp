@@ -117,8 +117,9 @@ Result<File> File::open(const fs::path &path, Mode mode)
     if (id < 0) {
         const int error = errno;
         if (error == EWOULDBLOCK)
-            return Error{kind, "is being written by another run", file.m_name, "wait until that run has ended, or stop it"};
-        if (writes && error != 0)
+            return Error{kind, writes ? "is in use: another run is writing it, or a program has it open" : "is being written by another run", file.m_name, "wait until that has ended, or stop it"};
+        if (writes && (error == ENOENT || error == ENOTDIR || error == EACCES || error == EPERM || error == EROFS || error == ENOSPC
+                       || error == EDQUOT || error == EISDIR || error == ENAMETOOLONG) && (mode == Mode::create || mode == Mode::createSwmr))
             return workError("cannot be written: " + std::error_code(error, std::generic_category()).message(), file.m_name);
         if (error == EACCES)
             return inputError("cannot be opened: no permission", file.m_name);
@@ -128,15 +129,23 @@ Result<File> File::open(const fs::path &path, Mode mode)
     return file;
 }
 
+std::optional<Error> File::diskError() const
+{
+    const int error = m_control ? m_control->error.load() : 0;
+    if (error == 0)
+        return {};
+    const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
+    return workError("cannot be written: " + std::error_code(error, std::generic_category()).message(), m_name,
+                     full ? "make room on the disk, then continue with --resume" : "");
+}
+
 Result<void> File::flush()
 {
     quiet();
     if (H5Fflush(id(), H5F_SCOPE_GLOBAL) < 0 || m_control->abandoned) {
-        const int error = m_control->error;
-        if (error != 0) {
+        if (const auto error = diskError()) {
             H5Eclear2(H5E_DEFAULT);
-            return workError("cannot be written: " + std::error_code(error, std::generic_category()).message(), m_name,
-                             error == ENOSPC || error == EDQUOT || error == EFBIG ? "make room on the disk, then continue with --resume" : "");
+            return *error;
         }
         return failure(ErrorKind::work, "cannot be written", m_name);
     }
@@ -171,13 +180,17 @@ Result<void> File::close()
         if (H5Fclose(raw) < 0 && !abandoned)
             result = failure(ErrorKind::work, "cannot be closed", m_name);
         else if (!abandoned && m_control->abandoned)
-            result = workError("cannot be written: " + std::error_code(m_control->error, std::generic_category()).message(), m_name);
+            result = diskError().value_or(workError("cannot be written", m_name));
         m_handle = Handle();
     }
     return result;
 }
 
-void File::abandon() { m_control->abandoned = true; }
+void File::abandon()
+{
+    if (m_control)
+        m_control->abandoned = true;
+}
 void File::setCheckOnly(bool on) { m_control->checkOnly = on; }
 
 std::int64_t File::size() const

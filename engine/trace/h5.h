@@ -46,6 +46,8 @@ public:
     [[nodiscard]] Id id() const { return m_handle.id(); }
     [[nodiscard]] bool valid() const { return m_handle.valid(); }
     [[nodiscard]] Result<void> flush();
+    /// Why a write failed, in the words of the system; nothing when none did.
+    [[nodiscard]] std::optional<Error> diskError() const;
     [[nodiscard]] Result<void> sync();   ///< fsync
     [[nodiscard]] Result<void> startSwmr();
     /// Closes everything of the file; the error of the last flush, if any.

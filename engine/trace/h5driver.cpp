@@ -35,12 +35,14 @@ struct DriverFile : H5FD_t {
 DriverFile *self(H5FD_t *file) { return static_cast<DriverFile *>(file); }
 const DriverFile *self(const H5FD_t *file) { return static_cast<const DriverFile *>(file); }
 
+/// A failed write is remembered and answered with success: HDF5 1.10 cannot clean up after one (it complains of an
+/// "infinite loop closing library" at exit). Callers look at DriverControl::error; nothing more reaches the disk.
 herr_t failed(DriverFile *file, int error)
 {
     int none = 0;
     file->control->error.compare_exchange_strong(none, error);
     file->control->abandoned = file->writable;
-    return -1;
+    return file->writable ? 0 : -1;
 }
 
 bool readAll(int fd, unsigned char *to, std::size_t size, haddr_t at)
@@ -203,13 +205,13 @@ herr_t write(H5FD_t *base, H5FD_mem_t type, hid_t, haddr_t addr, size_t size, co
     DriverFile *file = self(base);
     if (addr == HADDR_UNDEF || addr > file->eoa || size > file->eoa - addr)
         return -1;
-    if (file->control->abandoned)
-        return 0;
     const auto *bytes = static_cast<const unsigned char *>(buffer);
     const haddr_t end = addr + size;
     try {
         if (type == H5FD_MEM_DRAW) {
             subtractWaiting(file, addr, end);
+            if (file->control->abandoned)
+                return 0;
             if (!writeAll(file->fd, bytes, size, addr))
                 return failed(file, errno);
             file->onDisk = std::max(file->onDisk, end);
@@ -255,8 +257,8 @@ herr_t flush(H5FD_t *base, hid_t id, hbool_t closing)
     if (!file->writable || file->control->abandoned)
         return 0;
     if (!file->waiting.empty() && file->waiting.rbegin()->first + file->waiting.rbegin()->second.size() > file->onDisk
-        && truncate(base, id, closing) < 0)
-        return -1;
+        && (truncate(base, id, closing) < 0 || file->control->abandoned))
+        return 0;
     for (const bool replacing : {false, true})
         for (const auto &[addr, bytes] : file->waiting)
             if ((addr < file->flushedEnd) == replacing && !writeAll(file->fd, bytes.data(), bytes.size(), addr))

@@ -44,7 +44,12 @@ public:
     /// Final tables; `complete` also removes /resume and sets the attributes of a finished file.
     [[nodiscard]] Result<void> writeTables(const std::vector<LayerTables> &tables, bool complete, double wallSeconds);
     [[nodiscard]] Result<void> close(bool sync);
-    void abandon() { m_file.abandon(); }
+    void abandon()
+    {
+        if (m_file.valid())
+            m_file.abandon();
+    }
+    [[nodiscard]] std::optional<Error> diskError() const { return m_file.diskError(); }
 
     [[nodiscard]] std::int64_t committed() const { return m_committed; }
     std::int64_t resumedSequences = 0, resumedTokens = 0, resumedSampled = 0;
@@ -110,6 +115,7 @@ private:
     [[nodiscard]] h5::DatasetSpec datasetSpec(schema::Dataset dataset) const;
     [[nodiscard]] std::int64_t frontier() const;
 
+    std::filesystem::path m_path; ///< of the `.part`
     TraceSpec m_spec;
     schema::Sizes m_sizes;
     h5::File m_file;

@@ -144,6 +144,8 @@ Result<void> TraceStore::writeBatches(std::int64_t end, bool last)
         ++m_batches;
         m_waitingBatches.erase(m_waitingBatches.begin());
     }
+    if (last && m_batches > 0) // a batch ends where the next begins, the last one with the trace
+        return h5::writeSlab(data(Dataset::batchOffset), {m_batches}, {1}, h5::Type::i64, &end);
     return {};
 }
 
@@ -293,7 +295,7 @@ Result<void> TraceStore::writeTables(const std::vector<LayerTables> &tables, boo
 {
     if (m_spec.live) { // text cannot be written while others may read: the file is opened again, alone
         SPECTRA_CHECK(close(false));
-        SPECTRA_TRY(m_file, h5::File::open(m_file.name(), h5::File::Mode::readWriteLatest));
+        SPECTRA_TRY(m_file, h5::File::open(m_path, h5::File::Mode::readWriteLatest));
         SPECTRA_CHECK(openObjects());
         for (std::size_t row = 0; row < m_lateTexts.size(); ++row) {
             m_spec.live = false;

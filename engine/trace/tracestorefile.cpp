@@ -85,6 +85,8 @@ Result<void> TraceStore::createScales()
         if (schema::exists(rule.dataset, m_spec))
             for (int i = 0; i < rule.rank(); ++i)
                 used[static_cast<std::size_t>(rule.axes[static_cast<std::size_t>(i)])] = true;
+    for (const Axis axis : {Axis::layer, Axis::token, Axis::expert, Axis::slot})
+        used[static_cast<std::size_t>(axis)] = true;
     for (std::size_t i = 1; i < used.size(); ++i) {
         const auto axis = static_cast<Axis>(i);
         const std::int64_t size = m_sizes[axis];
@@ -286,6 +288,7 @@ Result<void> TraceStore::createObjects()
 Result<std::unique_ptr<TraceStore>> TraceStore::create(const fs::path &part, const TraceSpec &spec)
 {
     std::unique_ptr<TraceStore> store(new TraceStore);
+    store->m_path = part;
     store->m_spec = spec;
     fs::path fresh = part;
     fresh += ".new";

@@ -190,6 +190,7 @@ Result<void> TraceStore::reloadTail()
 Result<std::unique_ptr<TraceStore>> TraceStore::resume(const fs::path &part, const TraceSpec &spec)
 {
     std::unique_ptr<TraceStore> store(new TraceStore);
+    store->m_path = part;
     store->m_spec = spec;
     store->m_sizes = schema::sizesOf(spec);
     const auto opened = [&]() -> Result<bool> {

@@ -40,7 +40,7 @@ Result<void> checkUnlocked(const fs::path &file)
     const bool busy = ::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     ::close(fd);
     if (busy)
-        return workError("is being written by another run", file.string(), "wait until that run has ended, or stop it");
+        return workError("is in use: another run is writing it, or a program has it open", file.string(), "wait until that has ended, or stop it");
     return {};
 }
 
@@ -148,6 +148,8 @@ public:
                 committed = store->committed();
                 last = Clock::now();
             }
+            if (const auto disk = store->diskError(); done && disk)
+                done = *disk;
             const std::lock_guard lock(mutex);
             queued -= bytes;
             if (!done) {
@@ -172,6 +174,8 @@ public:
     /// With the mutex held, on the writing thread: nothing more is written, and producers hear of it.
     void fail(Error what)
     {
+        if (const auto disk = store->diskError())
+            what = *disk; // why the call failed, in the words of the system
         if (what.where.find(part.filename().string()) == std::string::npos)
             what.in(part.string());
         error = std::move(what);

@@ -97,7 +97,7 @@ private:
             for (int i = 0; i < rule.rank(); ++i) {
                 const Axis axis = rule.axes[static_cast<std::size_t>(i)];
                 const bool described = axis == Axis::layer || axis == Axis::token || axis == Axis::expert || axis == Axis::slot;
-                if (described && !h5::hasScale(view.handle.id(), i))
+                if (described && view.info.shape[static_cast<std::size_t>(i)] > 0 && !h5::hasScale(view.handle.id(), i))
                     error(rule.dataset, std::string("has no dimension scale on the axis ") + schema::scaleName(axis));
                 if (axis == Axis::token && m_file->complete() && view.info.shape[static_cast<std::size_t>(i)] != m_file->tokens())
                     error(rule.dataset, "has " + std::to_string(view.info.shape[static_cast<std::size_t>(i)]) + " rows for " + std::to_string(m_file->tokens()) + " tokens");
