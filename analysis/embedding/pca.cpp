@@ -14,7 +14,7 @@ namespace spectra {
 namespace {
 
 using Matrix = Eigen::MatrixXd;
-constexpr std::int64_t kFullColumns = 2048;
+constexpr std::int64_t kFullColumns = 640;
 constexpr Eigen::Index kBlock = 512;
 
 struct Decomposition {

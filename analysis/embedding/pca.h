@@ -11,7 +11,7 @@
 namespace spectra {
 
 enum class PcaSolver : std::uint8_t {
-    automatic,  ///< full up to 2048 columns, randomised above
+    automatic,  ///< full up to 640 columns (or rows), randomised above
     full,       ///< eigendecomposition of the covariance (of the Gram matrix when rows < columns)
     randomized, ///< subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4)
 };

@@ -123,6 +123,8 @@ SetAgreement compare(const std::uint16_t *a, int ka, const std::uint16_t *b, int
 Result<TraceConsistency> routingConsistency(const TraceSource &first, const TraceSource &second, std::stop_token stop)
 {
     const auto a = first.info(), b = second.info();
+    if (a->experts > 16384 || b->experts > 16384)
+        return inputError("more than 16,384 experts cannot be matched", a->file + ", " + b->file);
     TraceConsistency result;
     SPECTRA_TRY(const std::vector<Match> matches, matchTokens(first, second, result.unmatchedTokens, stop));
     result.matchedTokens = static_cast<std::int64_t>(matches.size());

@@ -215,6 +215,35 @@ LayerPlan planFor(const std::map<std::string, const MetricInfo *, std::less<>> &
     return plan;
 }
 
+/// Metrics whose tables would not fit memory, with the reason: sizes come from the file and are not to be trusted.
+std::map<std::string, std::string> tooLarge(const std::map<std::string, const MetricInfo *, std::less<>> &wanted,
+                                            const TraceInfo &info, const TokenIndex &index,
+                                            const MetricOptions &options)
+{
+    constexpr double budget = double(std::int64_t(1) << 29);
+    const double experts = info.experts;
+    const double slices =
+        3 + static_cast<double>(info.domains.size()) + (options.intervals ? options.jackknifeGroups : 0);
+    std::map<std::string, std::string> result;
+    for (const auto &[key, metric] : wanted) {
+        double bytes = 0;
+        if (key == "expert_overlap_positions" || key == "co_activation" || key == "expert_diversity_nmi")
+            bytes = 4 * slices * experts * experts;
+        else if (key.starts_with("layer_consistency"))
+            bytes = 8 * slices * experts * experts;
+        else if (key == "expert_overlap_types" || key.starts_with("vocabulary_specialization"))
+            bytes = 4 * experts * static_cast<double>(std::max(index.types, index.nextTypes)) + 8 * experts * experts;
+        else if (key.starts_with("gram_diagonal_quality"))
+            bytes = 8 * slices * experts * std::max(1.0, static_cast<double>(std::max(info.routerDim, info.hidden)));
+        else if (metric->cost == MetricCost::tables)
+            bytes = 64 * experts * experts; // the matrix, its factors and copies
+        if (bytes > budget)
+            result.emplace(key, "its tables for " + std::to_string(info.experts) + " experts would take " +
+                                    std::to_string(static_cast<std::int64_t>(bytes / (1 << 20))) + " MiB");
+    }
+    return result;
+}
+
 Result<void> validate(const MetricOptions &o)
 {
     for (const std::string &key : o.keys)
@@ -255,6 +284,10 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
         else
             wanted.emplace(metric.key, &metric);
     }
+    if (info->experts > kNoExpert)
+        return inputError("the trace names " + std::to_string(info->experts) +
+                              " experts, more than an index can tell apart",
+                          info->file);
     LayerPlan plan = planFor(wanted, *info, options);
 
     TokenIndexOptions indexOptions;
@@ -265,6 +298,11 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
     if (progress)
         progress({"reading tokens", 0, info->tokens, "tokens"});
     SPECTRA_TRY(const TokenIndex index, readTokenIndex(trace, indexOptions, stop));
+    for (auto &[key, why] : tooLarge(wanted, *info, index, options)) {
+        wanted.erase(key);
+        missing.emplace(key, std::move(why));
+    }
+    plan = planFor(wanted, *info, options);
     report.countedTokens = index.countedTokens;
     report.excludedTokens = index.excludedTokens;
 
@@ -275,6 +313,10 @@ Result<MetricReport> evaluateMetrics(const TraceSource &trace, const MetricOptio
                            : std::max<std::int64_t>(64, (std::int64_t(1) << 28) /
                                                             static_cast<std::int64_t>(layout.size() * sizeof(double) *
                                                                                       (options.byPhase ? 2 : 1)));
+    if (options.bySequence &&
+        static_cast<double>(limit) * static_cast<double>(layout.size()) > double(std::int64_t(1) << 28))
+        return workError("figures by sequence of " + std::to_string(limit) + " sequences would not fit memory",
+                         info->file, "leave sequences out of the question, or select some");
     const int domains = static_cast<int>(info->domains.size());
     Units units = makeUnits(index, domains, limit);
     Slices slices{domains, 0, options.byPhase};

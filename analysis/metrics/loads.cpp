@@ -39,6 +39,8 @@ std::vector<double> LoadTable::loads(std::int64_t layer) const
 Result<LoadTable> loadTable(const TraceSource &trace, const RowSet *selection, std::stop_token stop)
 {
     const auto info = trace.info();
+    if (info->experts < 0 || info->experts > kNoExpert)
+        return inputError("the trace names " + std::to_string(info->experts) + " experts", info->file);
     LoadTable table;
     table.layers = info->layers();
     table.experts = info->experts;

@@ -451,6 +451,26 @@ TEST(Metrics, DamagedTracesAndWrongQuestions)
     badTable.finish();
     EXPECT_EQ(evaluateMetrics(badTable, {}).error().kind, ErrorKind::input);
 
+    // A file that claims many experts must not make us allocate their squares.
+    ArrayTrace many = drawTrace(13);
+    many.header.experts = 65000;
+    for (const Column c : {Column::probabilities, Column::routingVectors, Column::expressionVectors})
+        for (int l = 0; l < 2; ++l)
+            many.columns.erase({c, l});
+    many.tables.clear();
+    many.tables[{Table::meanRouting, 0}] =
+        many.tables[{Table::meanRouting, 1}] = {{65000, 1}, std::vector<float>(65000, 1.0f)};
+    many.finish();
+    const auto large = evaluateMetrics(many, {});
+    ASSERT_TRUE(large.ok()) << large.error().what;
+    EXPECT_NE(large->find("co_activation")->absent.find("MiB"), std::string::npos);
+    EXPECT_NE(large->find("gram_orthogonality.routing")->absent.find("MiB"), std::string::npos);
+    EXPECT_TRUE(large->find("load_cv")->overall.value.has_value());
+    many.header.experts = 1 << 30;
+    many.finish();
+    EXPECT_EQ(evaluateMetrics(many, {}).error().kind, ErrorKind::input);
+    EXPECT_EQ(loadTable(many).error().kind, ErrorKind::input);
+
     MetricOptions options;
     options.keys = {"load_cv", "no_such_metric"};
     EXPECT_EQ(evaluateMetrics(drawTrace(1), options).error().kind, ErrorKind::usage);
