@@ -366,7 +366,9 @@ void GramView::paintContent(QPainter &p, const QRectF &area, const Theme &theme)
         if (multiples) {
             const bool now = place.layer == shownLayer();
             drawLabel(p, QRectF(place.matrix.left(), place.matrix.top() - h, place.matrix.width(), h), Qt::AlignLeft | Qt::AlignVCenter,
-                      QString::number(m_data->decoderIndex[static_cast<std::size_t>(place.layer)]), now ? theme.bold : theme.small,
+                      place.matrix.width() > theme.em() * 5 ? tr("layer %1").arg(m_data->decoderIndex[static_cast<std::size_t>(place.layer)])
+                                                            : QString::number(m_data->decoderIndex[static_cast<std::size_t>(place.layer)]),
+                      now ? theme.bold : theme.small,
                       now ? theme.accent : theme.muted);
         }
         if (!m_data->has(place.layer)) {

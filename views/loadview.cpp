@@ -299,7 +299,7 @@ QRectF LoadView::plotArea(const QRectF &area, const Theme &theme) const
         const double bar = colorBarWidth(theme, textWidth(theme.small, QStringLiteral("×0.25"))) + theme.em() * 0.9;
         const double figures = area.width() > theme.em() * 34 ? theme.em() * 9.5 : 0;
         const double top = figures > 0 ? h : 0;
-        return area.adjusted(left, top + theme.em() * 0.2, -(area.width() > theme.em() * 16 ? bar : 0) - figures, -h * 2.1);
+        return area.adjusted(left, top + theme.em() * 0.2, -(area.width() > theme.em() * 16 ? bar : 0) - figures, -h * 2.35);
     }
     const double left = textWidth(theme.small, QStringLiteral("100 %")) + theme.em() * 0.5;
     const bool stacked = option(QStringLiteral("stack")) == QLatin1String("domain") && m_data->domains.size() > 1;
@@ -492,7 +492,7 @@ void LoadView::paintMap(QPainter &p, const QRectF &area, const Theme &theme)
         drawLabel(p, QRectF(plot.left() + (x + 0.5) * w - lw / 2, plot.bottom() + theme.em() * 0.1, lw, h), Qt::AlignHCenter | Qt::AlignTop, label,
                   theme.small, std::binary_search(selected.begin(), selected.end(), x) ? theme.selection : theme.muted);
     }
-    drawLabel(p, QRectF(plot.left(), plot.bottom() + h, plot.width(), h), Qt::AlignLeft | Qt::AlignVCenter, tr("rows: layer, columns: expert"), theme.small, theme.faint);
+    drawLabel(p, QRectF(plot.left(), plot.bottom() + h * 1.25, plot.width(), h), Qt::AlignLeft | Qt::AlignVCenter, tr("rows: layer, columns: expert"), theme.small, theme.faint);
     p.setPen(QPen(theme.accent, theme.hairline() * 1.5));
     p.setBrush(Qt::NoBrush);
     p.drawRect(QRectF(plot.left(), plot.top() + now * row, plot.width(), row));

@@ -393,7 +393,7 @@ QMenu *MetricsView::createContextMenu(QWidget *parent)
 void MetricsView::paintContent(QPainter &p, const QRectF &area, const Theme &theme)
 {
     const double h = lineHeight(theme.small) * 1.22, em = theme.em();
-    const double spark = area.width() > em * 30 ? em * 6 : 0, interval = area.width() > em * 24 ? em * 8 : 0, chance = em * 4, value = em * 4.2;
+    const double spark = area.width() > em * 30 ? em * 6 : 0, interval = m_intervals && area.width() > em * 24 ? em * 8 : 0, chance = em * 4, value = em * 4.2;
     const double name = area.width() - spark - interval - chance - value;
     double y = area.top();
     const auto row = [&](const QString &a, const QString &b, const QString &c, const QString &d, const QColor &ink, const QFont &font) {

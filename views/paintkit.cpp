@@ -147,8 +147,23 @@ QRectF drawHeader(QPainter &p, const QRectF &area, const QString &title, const Q
                   Qt::AlignLeft | Qt::AlignVCenter, subtitle, theme.small, theme.muted);
         return area.adjusted(0, height + gap * 0.5, 0, 0);
     }
-    const double used = drawParagraph(p, area.adjusted(0, height, 0, 0), subtitle, theme.small, theme.muted, 2);
-    return area.adjusted(0, height + used + gap * 0.5, 0, 0);
+    // Broken between its parts, at most two lines.
+    const QString dot = QStringLiteral(" · ");
+    QStringList lines{QString()};
+    for (const QString &part : subtitle.split(dot)) {
+        const QString longer = lines.last().isEmpty() ? part : lines.last() + dot + part;
+        if (lines.last().isEmpty() || lines.size() == 2 || textWidth(theme.small, longer) <= area.width())
+            lines.last() = longer;
+        else
+            lines << part;
+    }
+    double y = area.top() + height;
+    const double line = lineHeight(theme.small);
+    for (const QString &text : lines) {
+        drawLabel(p, QRectF(area.left(), y, area.width(), line), Qt::AlignLeft | Qt::AlignTop, text, theme.small, theme.muted);
+        y += line;
+    }
+    return area.adjusted(0, y - area.top() + gap * 0.5, 0, 0);
 }
 
 void drawGlyph(QPainter &p, const QPointF &c, double r, Glyph glyph, const QColor &color)

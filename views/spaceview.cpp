@@ -390,10 +390,11 @@ QRectF SpaceView::mapArea(const QRectF &area, const Theme &theme) const
     if (!m_data)
         return area;
     const double h = lineHeight(theme.small);
-    if (colorsAreContinuous())
-        return area.width() > theme.em() * 18
-            ? area.adjusted(0, 0, -colorBarWidth(theme, textWidth(theme.small, QStringLiteral("00.00"))) - theme.em() * 0.7, 0)
-            : area;
+    const double axis = m_data->tsne ? 0 : h;
+    if (colorsAreContinuous()) {
+        const double bar = area.width() > theme.em() * 18 ? colorBarWidth(theme, textWidth(theme.small, QStringLiteral("00.00"))) + theme.em() * 0.7 : 0;
+        return area.adjusted(0, 0, -bar, axis > 0 ? -axis - theme.em() * 0.2 : 0);
+    }
     const int rows = area.height() > theme.em() * 16 ? 2 : 1;
     std::vector<LegendEntry> entries;
     const bool domain = option(QStringLiteral("color")) == QLatin1String("domain");
@@ -401,7 +402,6 @@ QRectF SpaceView::mapArea(const QRectF &area, const Theme &theme) const
     for (int i = 0; i < kinds; ++i)
         entries.push_back({domain ? QString::fromStdString(m_data->points->domains[static_cast<std::size_t>(i)]) : QStringLiteral("E%1").arg(i), {}, Glyph::circle, false, i});
     const double legend = std::min(legendHeight(area.width(), entries, theme, rows), rows * h);
-    const double axis = m_data->tsne ? 0 : h;
     return area.adjusted(0, 0, 0, -legend - theme.em() * 0.3 - axis);
 }
 

@@ -518,8 +518,9 @@ void TrajectoryView::paintContent(QPainter &p, const QRectF &area, const Theme &
         p.drawLines(lines);
     }
     // Where sequences meet
-    if (l.tokenWidth * 20 > 1) {
-        const auto &offsets = m_data->columns->sequenceOffset;
+    const auto &offsets = m_data->columns->sequenceOffset;
+    const auto borders = std::lower_bound(offsets.begin(), offsets.end(), last) - std::upper_bound(offsets.begin(), offsets.end(), first);
+    if (static_cast<double>(borders) * em * 2.5 < l.cells.width()) { // else they would hide what they part
         p.setPen(QPen(theme.text, theme.hairline(), Qt::DotLine));
         for (auto it = std::upper_bound(offsets.begin(), offsets.end(), first); it != offsets.end() && *it < last; ++it)
             p.drawLine(QPointF(xOf(static_cast<double>(*it)), area.top()), QPointF(xOf(static_cast<double>(*it)), l.cells.bottom()));
