@@ -71,6 +71,8 @@ SPECTRA_INLINE void gemvTile(float *y, const W *w, const float *x, const float *
         for (int o = 0; o < Outs; ++o) {
             Lanes wv;
             load(&wv, w + o * in + i);
+            // The same column of the next tile: beyond the reach of the hardware's own prefetch across pages.
+            __builtin_prefetch(w + (o + Outs) * in + i);
             for (int r = 0; r < Rows; ++r)
                 acc[o][r] += wv * xv[r];
         }

@@ -10,7 +10,7 @@
 namespace spectra {
 
 /// y [n, out] (+)= x [n, in]·wᵀ (+ bias), y and x f32 and contiguous, w [out, in] f32 or bf16. With bf16 weights x is
-/// rounded to bf16 for more than a few rows. `accumulate` adds to y.
+/// rounded to bf16 too where AMX or a GPU multiplies. `accumulate` adds to y.
 void linear(torch::Tensor &y, const torch::Tensor &x, const torch::Tensor &w, const torch::Tensor &bias, bool accumulate);
 
 /// y = RMSNorm(x), f32.

@@ -3,6 +3,7 @@
 
 #include "engine/core/files.h"
 #include "engine/core/parallel.h"
+#include "engine/model/cpufeatures.h"
 #include "engine/model/decoder.h"
 #include "engine/model/kernels.h"
 #include "engine/model/linear.h"
@@ -15,7 +16,6 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
-#include <fstream>
 #include <limits>
 #include <mutex>
 #include <new>
@@ -52,6 +52,7 @@ void setTorchThreads()
         } catch (const c10::Error &) {
         }
     });
+    guardOneDnn();
     at::set_num_threads(threadCount());
 }
 
@@ -131,18 +132,6 @@ MemoryEstimate estimateMemory(const ModelConfig &c, Compute compute)
     e.cachePerToken = whole(2 * d(c.layers) * d(c.kvHeads) * d(c.headDim) * 4);
     e.passPerToken = whole(4 * (3 * d(c.hidden) + (2 * d(c.heads) + 2 * d(c.kvHeads)) * d(c.headDim) + std::max(active, 3 * d(c.intermediate))));
     return e;
-}
-
-bool cpuHasFastBf16()
-{
-    static const bool fast = [] {
-        std::ifstream file("/proc/cpuinfo");
-        for (std::string line; std::getline(file, line);)
-            if (line.starts_with("flags"))
-                return line.find(" avx512_bf16") != std::string::npos || line.find(" amx_bf16") != std::string::npos;
-        return false;
-    }();
-    return fast;
 }
 
 Model::Model() : d(std::make_unique<Private>()) {}

@@ -46,7 +46,8 @@ struct MemoryEstimate {
 };
 [[nodiscard]] MemoryEstimate estimateMemory(const ModelConfig &config, Compute compute);
 
-/// True when bf16 products are quick on this CPU (/proc/cpuinfo: avx512_bf16 or amx_bf16).
+/// True when bf16 is worth its rounding on this CPU: avx512_bf16, or amx_bf16 that really runs. Without working AMX only
+/// decode is quicker (half the bytes to read); prefill is about as quick as f32.
 [[nodiscard]] bool cpuHasFastBf16();
 
 /// A decoder-only language model, dense or Mixture of Experts. One engine thread owns it; nothing here is thread-safe.

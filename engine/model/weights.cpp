@@ -3,7 +3,10 @@
 
 #include "engine/core/parallel.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -28,6 +31,17 @@ Error misShaped(const TensorInfo &tensor, const std::vector<std::int64_t> &wante
 {
     return inputError("a tensor has shape " + shapeText(tensor.shape) + " where the configuration asks for " + shapeText(wanted),
                       tensor.file + ": " + tensor.name);
+}
+
+/// Decode reads every weight once per token: with 4 KiB pages the memory stays a fifth below its speed. Asked for before
+/// the first touch, and only for whole huge pages inside the tensor, so that nothing else is affected.
+void useHugePages(const torch::Tensor &t)
+{
+    constexpr std::uintptr_t kHuge = std::uintptr_t(2) << 20;
+    const auto begin = (reinterpret_cast<std::uintptr_t>(t.data_ptr()) + kHuge - 1) / kHuge * kHuge;
+    const auto end = (reinterpret_cast<std::uintptr_t>(t.data_ptr()) + t.nbytes()) / kHuge * kHuge;
+    if (end > begin)
+        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
 }
 
 /// Rows of one tensor into `out`, several threads at a time.
@@ -63,7 +77,10 @@ public:
     /// A place for matrices of the compute type.
     [[nodiscard]] torch::Tensor matrix(std::vector<std::int64_t> shape) const
     {
-        return torch::empty(shape, torch::TensorOptions().dtype(m_type).device(m_device));
+        torch::Tensor t = torch::empty(shape, torch::TensorOptions().dtype(m_type).device(m_device));
+        if (t.device().is_cpu())
+            useHugePages(t);
+        return t;
     }
     [[nodiscard]] torch::Tensor vector(std::int64_t n) const { return torch::empty({n}, torch::TensorOptions().dtype(torch::kFloat32).device(m_device)); }
 
