@@ -47,6 +47,12 @@ struct SpacePoints {
     QString expertTable;                  ///< experts: which vectors
 };
 
+/// Points that are tokens, not vectors of experts.
+[[nodiscard]] inline bool isTokens(const SpacePoints &p)
+{
+    return p.object == SpaceObject::hidden || p.object == SpaceObject::probabilities;
+}
+
 /// A map, complete or on its way.
 struct SpaceData {
     std::shared_ptr<const SpacePoints> points;
