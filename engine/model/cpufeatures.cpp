@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/model/cpufeatures.h"
 
-#include "engine/model/model.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
-#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
@@ -32,49 +28,19 @@ bool hasFlag(const std::string &name)
     return flags.find(" " + name + " ") != std::string::npos;
 }
 
-#if defined(__x86_64__)
-/// In the child: a product of two tiles of one row. Ends with 0, or by SIGILL. Only calls that are safe after fork.
-[[noreturn]] void tryTiles()
-{
-    constexpr long kRequestPermission = 0x1023, kTileData = 18; // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0)
-        _exit(1);
-    signal(SIGILL, SIG_DFL);
-    alignas(64) std::uint8_t config[64] = {};
-    alignas(64) std::uint8_t zeros[64] = {};
-    config[0] = 1;                      // palette
-    for (int t = 0; t < 3; ++t) {
-        config[16 + 2 * t] = 4;         // bytes per row
-        config[48 + t] = 1;             // rows
-    }
-    asm volatile("ldtilecfg %0\n\t"
-                 "tilezero %%tmm0\n\t"
-                 "tileloadd (%1,%2,1), %%tmm1\n\t"
-                 "tileloadd (%1,%2,1), %%tmm2\n\t"
-                 "tdpbf16ps %%tmm2, %%tmm1, %%tmm0\n\t"
-                 "tilerelease"
-                 :
-                 : "m"(config), "r"(zeros), "r"(std::int64_t(4))
-                 : "memory");
-    _exit(0);
-}
-#endif
-
 } // namespace
 
-bool amxWorks()
+bool amxUsable()
 {
 #if defined(__x86_64__)
-    static const bool works = [] {
+    static const bool usable = [] {
         if (!hasFlag("amx_bf16") || !hasFlag("amx_tile"))
             return false;
-        const pid_t child = fork();
-        if (child == 0)
-            tryTiles();
-        int status = 0;
-        return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        // Leaf 1D, palette 1 (Intel SDM, CPUID): bytes per tile in the upper half of EAX, number of tiles in that of EBX.
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        return __get_cpuid_count(0x1D, 1, &a, &b, &c, &d) != 0 && (a >> 16) != 0 && (b >> 16) != 0;
     }();
-    return works;
+    return usable;
 #else
     return false;
 #endif
@@ -84,14 +50,14 @@ void guardOneDnn()
 {
     static std::once_flag once;
     std::call_once(once, [] {
-        if (hasFlag("amx_bf16") && !amxWorks())
+        if (hasFlag("amx_tile") && !amxUsable())
             setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16", 0);
     });
 }
 
 bool cpuHasFastBf16()
 {
-    return hasFlag("avx512_bf16") || amxWorks();
+    return hasFlag("avx512_bf16") || amxUsable();
 }
 
 } // namespace spectra

@@ -283,7 +283,7 @@ void Decoder::attention(const LayerWeights &w, std::size_t layer, PieceData &dat
         a.copy_(first);
     }
     torch::Tensor &mixed = m_workspace.get(Workspace::attention, n, m_shape.queryWidth());
-    const bool bf16 = w.qkv.scalar_type() == torch::kBFloat16 && (!m_device.is_cpu() || amxWorks());
+    const bool bf16 = w.qkv.scalar_type() == torch::kBFloat16 && (!m_device.is_cpu() || amxUsable());
     for (const Segment &s : data.piece.segments)
         attend(mixed, qkv, s.first, s.count, s.state->m_keys[layer], s.state->m_values[layer], s.position, m_shape, bf16);
     linear(data.hidden, mixed, w.output, w.outputBias, true);

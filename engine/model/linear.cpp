@@ -21,7 +21,7 @@ void linear(torch::Tensor &y, const torch::Tensor &x, const torch::Tensor &w, co
             kernels::gemv(y.data_ptr<float>(), w.const_data_ptr<float>(), x.const_data_ptr<float>(), b, rows, w.size(0), w.size(1), accumulate);
         return;
     }
-    if (bf16 && x.device().is_cpu() && !amxWorks()) {
+    if (bf16 && x.device().is_cpu() && !amxUsable()) {
         // AVX-512 BF16 has no more multiply-adds per cycle than f32 has, and its products repack the weights: widening them
         // block by block and multiplying in f32 is quicker and rounds less.
         constexpr std::int64_t kBlock = 4096;

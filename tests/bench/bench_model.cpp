@@ -2,6 +2,7 @@
 // Decode and prefill speed of the decoder, alone or in turns with a peer (peer_transformers.py) on the same machine:
 //
 //   bench_model MODEL.gguf [--peer "python3 tests/bench/peer_transformers.py MODEL.gguf"] [--rounds 3] [--only NAME,NAME] [--threads N]
+//               [--cpu-time]   (then give the peer --cpu-time and the same number of threads)
 //
 // Prints tokens per second of both and the ratio of the medians. Turns are interleaved, so that other load hits both alike.
 #include "engine/core/files.h"
@@ -18,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <map>
 #include <memory>
@@ -29,8 +31,17 @@ namespace {
 
 using namespace spectra;
 
+/// Of the clock on the wall, or (--cpu-time) of this process on the processors: on a machine that is busy with other things
+/// the second, with one thread, still compares.
+bool g_cpuTime = false;
+
 double now()
 {
+    if (g_cpuTime) {
+        timespec t;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+        return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+    }
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
@@ -151,6 +162,7 @@ std::unique_ptr<Model> make(const std::shared_ptr<const Checkpoint> &source, con
 
 int main(int argc, char **argv)
 {
+    setvbuf(stdout, nullptr, _IOLBF, 0);
     std::string path, peerCommand, only;
     int rounds = 3;
     for (int i = 1; i < argc; ++i) {
@@ -162,13 +174,15 @@ int main(int argc, char **argv)
             rounds = std::max(1, std::atoi(value().c_str()));
         else if (a == "--only")
             only = "," + value() + ",";
+        else if (a == "--cpu-time")
+            g_cpuTime = true;
         else if (a == "--threads")
             setThreadCount(std::atoi(value().c_str()));
         else
             path = a;
     }
     if (path.empty()) {
-        std::fprintf(stderr, "usage: bench_model MODEL [--peer CMD] [--rounds N] [--only NAMES] [--threads N]\n");
+        std::fprintf(stderr, "usage: bench_model MODEL [--peer CMD] [--rounds N] [--only NAMES] [--threads N] [--cpu-time]\n");
         return 2;
     }
     const std::string spectra32 = R"({"type":"spectra","router_dim":32})", spectra128 = R"({"type":"spectra","router_dim":128})";
