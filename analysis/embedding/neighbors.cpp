@@ -6,6 +6,8 @@
 #include "analysis/embedding/nearest.h"
 #include "engine/core/parallel.h"
 
+// hnswlib's prefetching reads one link past the end of its lists; its own distance functions are not used here.
+#define NO_MANUAL_VECTORIZATION
 #include <hnswlib/hnswlib.h>
 
 #include <algorithm>
