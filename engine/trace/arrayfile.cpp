@@ -202,15 +202,20 @@ Result<void> ArrayFile::commit()
 Result<std::vector<DatasetSummary>> listDatasets(const fs::path &path)
 {
     SPECTRA_TRY(const h5::File file, h5::File::open(path, h5::File::Mode::read));
-    SPECTRA_TRY(const std::vector<h5::Object> objects, h5::listObjects(file.id()));
     std::vector<DatasetSummary> out;
-    for (const h5::Object &object : objects) {
-        if (!object.dataset)
-            continue;
-        SPECTRA_TRY(const h5::Handle dataset, h5::openDataset(file.id(), object.path));
-        SPECTRA_TRY(const h5::DatasetInfo info, h5::describe(dataset.id()));
-        out.push_back({object.path, h5::nameOf(info.type), info.shape, info.storedBytes});
-    }
+    const auto list = [&]() -> Result<void> {
+        SPECTRA_TRY(const std::vector<h5::Object> objects, h5::listObjects(file.id()));
+        for (const h5::Object &object : objects) {
+            if (!object.dataset)
+                continue;
+            SPECTRA_TRY(const h5::Handle dataset, h5::openDataset(file.id(), object.path));
+            SPECTRA_TRY(const h5::DatasetInfo info, h5::describe(dataset.id()));
+            out.push_back({object.path, h5::nameOf(info.type), info.shape, info.storedBytes});
+        }
+        return {};
+    };
+    if (auto listed = list(); !listed)
+        return listed.error().in(path.string());
     std::sort(out.begin(), out.end(), [](const DatasetSummary &a, const DatasetSummary &b) { return a.path < b.path; });
     return out;
 }

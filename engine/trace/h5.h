@@ -88,6 +88,7 @@ struct DatasetInfo {
     bool external = false;                            ///< raw data in other files
     bool ownFilters = true;                           ///< nothing but shuffle and deflate, each at most once, in this order
     bool shuffle = false, deflate = false;
+    int missingFilter = 0;                            ///< number of a filter that is not installed
     std::int64_t storedBytes = 0;
     std::int64_t elementBytes = 0;
 };

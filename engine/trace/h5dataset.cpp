@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/trace/h5.h"
+#include "engine/trace/chunkcodec.h"
+#include "engine/trace/h5heap.h"
 #include "engine/trace/h5internal.h"
 
 #include <hdf5.h>
@@ -7,6 +9,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace spectra::h5 {
 namespace {
@@ -66,34 +70,49 @@ bool anyZero(const std::vector<std::int64_t> &count)
     return std::any_of(count.begin(), count.end(), [](std::int64_t n) { return n == 0; });
 }
 
-/// Strings come from one block of memory with an upper bound, so that lengths in a hostile file cannot take all.
-struct TextArena {
-    std::vector<std::unique_ptr<char[]>> blocks;
-    std::size_t left = 0, used = 0, limit = 0;
-    char *next = nullptr;
-
-    static void *allocate(std::size_t size, void *info)
-    {
-        auto *arena = static_cast<TextArena *>(info);
-        if (size > arena->limit - arena->used)
-            return nullptr;
-        arena->used += size;
-        if (size > arena->left) {
-            const std::size_t block = std::max<std::size_t>(size, std::size_t(1) << 18);
-            char *memory = new (std::nothrow) char[block];
-            if (memory == nullptr)
-                return nullptr;
-            arena->blocks.emplace_back(memory);
-            arena->next = memory;
-            arena->left = block;
-        }
-        char *out = arena->next;
-        arena->next += size;
-        arena->left -= size;
+/// The stored references of rows [first, first + count) of a dataset of variable-length text.
+Result<std::vector<std::byte>> textReferences(Id dataset, const DatasetInfo &info, int fd, std::int64_t first, std::int64_t count)
+{
+    constexpr std::size_t size = HeapReader::kReferenceBytes;
+    const auto bad = [&](const char *what) { return inputError(what, pathOf(dataset)); };
+    std::vector<std::byte> out(static_cast<std::size_t>(count) * size);
+    if (info.layout == DatasetInfo::Layout::contiguous) {
+        const haddr_t at = H5Dget_offset(dataset); // counts the base in
+        H5Eclear2(H5E_DEFAULT);
+        if (at == HADDR_UNDEF)
+            return out;
+        if (at > (haddr_t(1) << 62))
+            return bad("lies outside the file");
+        const std::int64_t from = static_cast<std::int64_t>(at) + first * static_cast<std::int64_t>(size);
+        if (::pread(fd, out.data(), out.size(), from) != static_cast<ssize_t>(out.size()))
+            return bad("lies outside the file");
         return out;
     }
-    static void release(void *, void *) {}
-};
+    if (info.layout != DatasetInfo::Layout::chunked || !info.ownFilters)
+        return bad("keeps its text in a form that is not read (compact, virtual, or packed by another filter)");
+    const std::int64_t rows = info.chunk[0];
+    if (rows > (std::int64_t(1) << 22))
+        return bad("has chunks of too many texts");
+    const auto bytes = static_cast<std::size_t>(rows) * size;
+    std::vector<std::byte> stored, plain(bytes), turned(bytes);
+    for (std::int64_t at = first / rows * rows; at < first + count; at += rows) {
+        std::uint32_t skipped = 0;
+        SPECTRA_CHECK(readChunk(dataset, {at}, bytes + bytes / 512 + 64, stored, skipped));
+        if (stored.empty())
+            continue; // no text there
+        const bool deflated = info.deflate && (skipped & (info.shuffle ? 2u : 1u)) == 0, shuffled = info.shuffle && (skipped & 1u) == 0;
+        if (deflated ? !inflateBytes(stored, plain) : stored.size() != bytes)
+            return bad("has a damaged chunk");
+        const std::vector<std::byte> &unpacked = deflated ? plain : stored;
+        if (shuffled)
+            unshuffleBytes(unpacked, size, turned.data());
+        const std::vector<std::byte> &whole = shuffled ? turned : unpacked;
+        const std::int64_t from = std::max(first, at), to = std::min(first + count, at + rows);
+        std::memcpy(out.data() + static_cast<std::size_t>(from - first) * size, whole.data() + static_cast<std::size_t>(from - at) * size,
+                    static_cast<std::size_t>(to - from) * size);
+    }
+    return out;
+}
 
 } // namespace
 
@@ -272,6 +291,10 @@ Result<DatasetInfo> describe(Id dataset)
             unsigned flags = 0, config = 0;
             std::size_t values = 0;
             const H5Z_filter_t filter = H5Pget_filter2(creation.id(), static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr, &config);
+            if (filter < 0)
+                return failure(ErrorKind::input, "has damaged filters", pathOf(dataset));
+            if (H5Zfilter_avail(filter) <= 0)
+                info.missingFilter = filter;
             if (filter == H5Z_FILTER_SHUFFLE && !info.shuffle && !info.deflate)
                 info.shuffle = true;
             else if (filter == H5Z_FILTER_DEFLATE && !info.deflate)
@@ -370,20 +393,31 @@ Result<std::vector<std::string>> readText(Id dataset, std::int64_t first, std::i
     SPECTRA_TRY(const Selection s, select(dataset, {first}, {count}));
     const auto n = static_cast<std::size_t>(count);
     if (H5Tis_variable_str(type.id()) > 0) {
-        if (n > limit / sizeof(char *))
+        if (n > (std::size_t(1) << 31) / HeapReader::kReferenceBytes)
             return inputError("has too many strings", pathOf(dataset));
-        TextArena arena;
-        arena.limit = limit;
-        const Handle memory(H5Tcopy(H5T_C_S1)), transfer(H5Pcreate(H5P_DATASET_XFER));
-        H5Tset_size(memory.id(), H5T_VARIABLE);
-        H5Tset_cset(memory.id(), H5Tget_cset(type.id()));
-        H5Pset_vlen_mem_manager(transfer.id(), TextArena::allocate, &arena, TextArena::release, &arena);
-        std::vector<const char *> pointers(n, nullptr);
-        if (H5Dread(dataset, memory.id(), s.memory.id(), s.file.id(), transfer.id(), pointers.data()) < 0)
+        SPECTRA_TRY(const DatasetInfo info, describe(dataset));
+        if (info.shape.size() != 1 || info.external)
+            return inputError("is not one list of text", pathOf(dataset));
+        const Handle file(H5Iget_file_id(dataset)), creation(H5Fget_create_plist(file.id()));
+        void *handle = nullptr;
+        std::size_t addressBytes = 0, lengthBytes = 0;
+        hsize_t base = 0;
+        struct stat status {};
+        if (H5Fget_vfd_handle(file.id(), H5P_DEFAULT, &handle) < 0 || handle == nullptr || H5Pget_sizes(creation.id(), &addressBytes, &lengthBytes) < 0
+            || H5Pget_userblock(creation.id(), &base) < 0 || ::fstat(*static_cast<int *>(handle), &status) != 0)
             return failure(ErrorKind::input, "text cannot be read", pathOf(dataset));
+        if (addressBytes != 8 || lengthBytes != 8 || base > static_cast<hsize_t>(status.st_size))
+            return inputError("uses addresses of another width than 8 bytes", pathOf(dataset));
+        const int fd = *static_cast<int *>(handle);
+        SPECTRA_TRY(const std::vector<std::byte> references, textReferences(dataset, info, fd, first, count));
+        HeapReader heap(fd, status.st_size, static_cast<std::int64_t>(base));
         out.reserve(n);
-        for (const char *text : pointers)
-            out.emplace_back(text != nullptr ? text : "");
+        for (std::size_t i = 0; i < n; ++i) {
+            auto text = heap.text(std::span(references).subspan(i * HeapReader::kReferenceBytes, HeapReader::kReferenceBytes), limit);
+            if (!text)
+                return text.error().in(pathOf(dataset));
+            out.push_back(std::move(*text));
+        }
         return out;
     }
     const std::size_t width = H5Tget_size(type.id());

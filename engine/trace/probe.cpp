@@ -69,7 +69,10 @@ Result<void> probeFile(const std::filesystem::path &path, std::int64_t fullBytes
     const std::int64_t fileBytes = file.size();
     const bool all = fileBytes <= fullBytes;
     std::vector<std::string> links;
-    SPECTRA_TRY(const std::vector<h5::Object> objects, h5::listObjects(file.id(), &links));
+    auto listed = h5::listObjects(file.id(), &links);
+    if (!listed)
+        return listed.error().in(path.string());
+    const std::vector<h5::Object> objects = std::move(*listed);
     std::int64_t stored = 0;
     const auto visit = [&](const h5::Object &object) -> Result<void> {
         if (!object.dataset) {

@@ -157,6 +157,9 @@ Result<void> TraceFile::openView(Dataset d)
         return bad(std::string("holds ") + h5::nameOf(view.info.type) + ", expected " + h5::nameOf(wanted));
     if (view.info.external)
         return bad("keeps its values in other files, which is not read");
+    if (view.info.missingFilter != 0)
+        return inputError("is packed with HDF5 filter " + std::to_string(view.info.missingFilter) + ", which is not installed", rule.path,
+                          "install the filter's plugin, or rewrite the file with gzip");
     for (const std::string &source : h5::virtualSources(handle.id()))
         if (source != "." && !isPlainFileName(source))
             return bad("refers to '" + source + "', which is not a plain file name");
