@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+spectra_benchmark(bench_trace LIBS test_support trace SOURCES bench_trace.cpp)
