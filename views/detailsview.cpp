@@ -331,7 +331,7 @@ double DetailsView::paintToken(QPainter &p, QRectF area, const Theme &theme, std
     if (!c.nextTop1.empty())
         if (const auto next = c.text.find(c.nextTop1[i]); next != c.text.end())
             facts << tr("likeliest next “%1”").arg(visible(QString::fromStdString(next->second)).trimmed());
-    if (const int q = c.domain(n); q >= 0)
+    if (const int q = c.domain(n); q >= 0 && !m_data->domains[static_cast<std::size_t>(q)].empty())
         facts << QString::fromStdString(m_data->domains[static_cast<std::size_t>(q)]);
     if (c.mask[i] == 0)
         facts << tr("not counted");
@@ -453,7 +453,7 @@ double DetailsView::paintExpert(QPainter &p, QRectF area, const Theme &theme, in
     // Lift by domain: bars around 1.
     std::vector<int> order;
     for (std::size_t q = 0; q < m_data->domains.size(); ++q)
-        if (m_cards->domainAssignments[q] > 0)
+        if (m_cards->domainAssignments[q] > 0 && m_data->domains.size() > 1)
             order.push_back(static_cast<int>(q));
     const auto lift = [&](int q) {
         const auto i = static_cast<std::size_t>(q);

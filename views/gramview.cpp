@@ -434,7 +434,8 @@ void GramView::paintContent(QPainter &p, const QRectF &area, const Theme &theme)
     // The figures, where there is room beside the bar.
     QRectF side(bar.right() + theme.em() * 0.8, used.top(), area.right() - bar.right() - theme.em() * 0.8, used.height());
     const int layer = shownLayer();
-    if (multiples || side.width() < theme.em() * 8 || !m_data->has(layer))
+    // A figure that loses its last digits says nothing: all or none.
+    if (multiples || side.width() < textWidth(theme.small, tr("Mean |off-diag.| %1").arg(QStringLiteral("0.0000"))) || !m_data->has(layer))
         return;
     double y = side.top();
     const auto line = [&](const QString &text, const QFont &font, const QColor &color) {

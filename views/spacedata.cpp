@@ -236,7 +236,9 @@ Result<std::shared_ptr<const SpaceData>> computeSpace(const std::shared_ptr<cons
     result->points = points;
     result->tsne = request.tsne;
     result->seed = request.seed;
-    if (!request.tsne || matrix.rows() < 4) {
+    // A handful of points has no neighbourhoods to keep: clusters of two drift apart without end.
+    constexpr std::int64_t kFewPoints = 12;
+    if (!request.tsne || matrix.rows() < kFewPoints) {
         PcaOptions options;
         options.seed = request.seed;
         auto map = pca(view, options, job.stop());
@@ -262,6 +264,7 @@ Result<std::shared_ptr<const SpaceData>> computeSpace(const std::shared_ptr<cons
     options.reportEvery = 5;
     using Clock = std::chrono::steady_clock;
     auto last = Clock::now() - std::chrono::seconds(1);
+    bool apart = false;
     const auto report = [&](const Progress &p) { job.report(p); };
     auto map = tsne(
         view, options, job.stop(),
@@ -278,7 +281,15 @@ Result<std::shared_ptr<const SpaceData>> computeSpace(const std::shared_ptr<cons
                     partial->kl = u.kl;
                 shown(partial);
             }
-            return !job.stop().stop_requested();
+            // Few points in groups that share no neighbours drift apart without end, and the grid grows with them: the map
+            // is drawn as far as it means something.
+            float low = u.coordinates[0], high = low;
+            for (const float v : u.coordinates) {
+                low = std::min(low, v);
+                high = std::max(high, v);
+            }
+            apart = high - low > 300 + 4 * std::sqrt(static_cast<float>(view.rows));
+            return !apart && !job.stop().stop_requested();
         },
         report);
     if (!map)
@@ -288,7 +299,9 @@ Result<std::shared_ptr<const SpaceData>> computeSpace(const std::shared_ptr<cons
     result->iterations = request.iterations;
     result->kl = map->kl;
     result->perplexity = map->perplexity;
-    result->finished = !map->stopped;
+    result->finished = !map->stopped || apart;
+    if (apart)
+        result->note = QCoreApplication::translate("SpaceView", "ended at iteration %1: the groups are fully apart").arg(map->iterations);
     for (const std::string &w : map->warnings)
         result->note += (result->note.isEmpty() ? QString() : QStringLiteral("; ")) + QString::fromStdString(w);
     return std::shared_ptr<const SpaceData>(result);

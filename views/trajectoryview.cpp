@@ -268,7 +268,7 @@ void TrajectoryView::describe()
         else
             parts << tr("sequences %1–%2").arg(a).arg(b);
         const int q = m_data->columns->domain(first);
-        if (a == b && q >= 0)
+        if (a == b && q >= 0 && !m_data->domains[static_cast<std::size_t>(q)].empty())
             parts << QString::fromStdString(m_data->domains[static_cast<std::size_t>(q)]);
     }
     parts << tr("%1 tokens × %2 layers").arg(formatCount(last - first)).arg(m_data->layers.size());

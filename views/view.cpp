@@ -250,8 +250,12 @@ void View::showFailed(const Error &error)
     setState(ViewState::failed, text);
 }
 
-void View::setSubtitle(const QString &subtitle)
+void View::setSubtitle(const QString &text)
 {
+    QString subtitle = text;
+    // A fresh router knows nothing: every picture of it says so.
+    if (const auto t = current(); t && !text.isEmpty() && !t->info->model.note.empty())
+        subtitle += QStringLiteral(" · ") + QString::fromStdString(t->info->model.note);
     if (subtitle == m_subtitle)
         return;
     m_subtitle = subtitle;

@@ -149,7 +149,7 @@ protected:
     void addToBar(QWidget *widget);
     void setBarVisible(bool on);
     void setContentWidget(QWidget *widget); ///< in place of the canvas (tables)
-    void setSubtitle(const QString &subtitle);
+    void setSubtitle(const QString &text);
     void showEmpty(const QString &whatToDo);
     void showReady();
     void showFailed(const Error &error);

@@ -211,6 +211,37 @@ TEST(Loading, AMapSaysItsSeedAndDivergence)
     EXPECT_TRUE(view.subtitle().contains(QStringLiteral("KL")));
 }
 
+TEST(Loading, MapsOfFewPointsEnd)
+{
+    for (const int length : {2, 4, 6, 11, 40}) {
+        SampleShape shape;
+        shape.sequences = 1;
+        shape.length = length;
+        const auto trace = sampleTrace(shape);
+        for (const char *object : {"hidden", "probabilities", "expression", "experts"}) {
+            Session session;
+            session.addTrace(trace, QStringLiteral("sample"));
+            SpaceView view;
+            ASSERT_TRUE(view.setOption(QStringLiteral("object"), QString::fromLatin1(object)).ok());
+            view.show();
+            view.setSession(&session);
+            ASSERT_TRUE(settle(view)) << object << " " << length;
+            EXPECT_EQ(view.state(), ViewState::ready) << object << " " << length << " " << view.message().toStdString();
+        }
+    }
+}
+
+TEST(Loading, TheNoteOfAModelIsInEveryPicture)
+{
+    auto trace = sampleTrace();
+    trace->header.model.note = "fresh router: random";
+    trace->finish();
+    for (const char *id : {"gram", "load", "trajectory"}) {
+        Shown shown = showView(QString::fromLatin1(id), trace);
+        EXPECT_TRUE(shown.view->subtitle().endsWith(QStringLiteral("fresh router: random"))) << id;
+    }
+}
+
 TEST(Models, MetricsModelIsAModel)
 {
     Shown shown = showView(QStringLiteral("metrics"), sampleTrace(), {640, 400});
