@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 namespace spectra {
 namespace {
@@ -43,6 +44,48 @@ void attendFew(float *out, const float *qkv, std::int64_t first, std::int64_t n,
     }
 }
 
+/// Many rows on the CPU: blocks of rows against the keys that they can see, two matrix products and a softmax each. Query
+/// heads that share a key head are stacked, so that keys and values are not repeated and half of the square is skipped.
+void attendMany(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, std::int64_t n, const torch::Tensor &keys,
+                const torch::Tensor &values, std::int64_t position, const AttentionShape &s)
+{
+    constexpr std::int64_t kBlock = 128;
+    const std::int64_t group = s.heads / s.kvHeads;
+    const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.headDim)));
+    const std::int64_t most = std::min(kBlock, n) * group;
+    // One allocation each for the whole call; the products below write into parts of them.
+    const torch::Tensor queries = torch::empty({most, s.headDim}), mixed = torch::empty({most, s.headDim});
+    const torch::Tensor scoresFlat = torch::empty({most * (position + n)});
+    std::vector<float> inverse(static_cast<std::size_t>(most));
+    const float *const source = qkv.const_data_ptr<float>();
+    float *const target = out.data_ptr<float>();
+    for (std::int64_t block = 0; block < n; block += kBlock) {
+        const std::int64_t m = std::min(kBlock, n - block), rows = m * group;
+        const std::int64_t end = position + block + m;
+        const std::int64_t begin = s.window > 0 ? std::max<std::int64_t>(0, position + block - s.window + 1) : 0;
+        for (std::int64_t h = 0; h < s.kvHeads; ++h) {
+            float *const q = queries.data_ptr<float>();
+            for (std::int64_t i = 0; i < m; ++i) {
+                const float *const row = source + (first + block + i) * s.width() + h * group * s.headDim;
+                for (std::int64_t c = 0; c < group * s.headDim; ++c)
+                    q[i * group * s.headDim + c] = row[c] * scale;
+            }
+            const torch::Tensor head = keys.select(0, h).narrow(0, begin, end - begin);
+            torch::Tensor scores = scoresFlat.narrow(0, 0, rows * (end - begin)).view({rows, end - begin});
+            at::mm_out(scores, queries.narrow(0, 0, rows), head.t());
+            kernels::causalExp(scores.data_ptr<float>(), inverse.data(), rows, end - begin, group, position + block - begin, s.window);
+            torch::Tensor product = mixed.narrow(0, 0, rows);
+            at::mm_out(product, scores, values.select(0, h).narrow(0, begin, end - begin));
+            const float *const y = mixed.const_data_ptr<float>();
+            for (std::int64_t r = 0; r < rows; ++r) {
+                float *const place = target + (first + block + r / group) * s.queryWidth() + (h * group + r % group) * s.headDim;
+                for (std::int64_t c = 0; c < s.headDim; ++c)
+                    place[c] = y[r * s.headDim + c] * inverse[static_cast<std::size_t>(r)];
+            }
+        }
+    }
+}
+
 } // namespace
 
 void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, std::int64_t n, torch::Tensor &keys, torch::Tensor &values,
@@ -61,6 +104,10 @@ void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, st
     keys.narrow(1, position, n).copy_(heads(s.queryWidth(), s.kvHeads));
     values.narrow(1, position, n).copy_(heads(s.queryWidth() + s.keyWidth(), s.kvHeads));
 
+    if (qkv.device().is_cpu() && !bf16) {
+        attendMany(out, qkv, first, n, keys, values, position, s);
+        return;
+    }
     torch::Tensor q = heads(0, s.heads).unsqueeze(0);
     torch::Tensor k = keys.narrow(1, 0, length).unsqueeze(0);
     torch::Tensor v = values.narrow(1, 0, length).unsqueeze(0);

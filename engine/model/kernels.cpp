@@ -254,6 +254,47 @@ SPECTRA_INLINE void logSumExpRange(const float *x, std::int64_t begin, std::int6
     }
 }
 
+SPECTRA_INLINE void causalExpRange(float *scores, float *inverse, std::int64_t begin, std::int64_t end, std::int64_t width, std::int64_t group,
+                                   std::int64_t last0, std::int64_t window)
+{
+    for (std::int64_t r = begin; r < end; ++r) {
+        float *const row = scores + r * width;
+        const std::int64_t stop = std::min(width, last0 + r / group + 1);
+        const std::int64_t start = window > 0 ? std::max<std::int64_t>(0, stop - window) : 0;
+        float part[kLanes];
+        for (float &p : part)
+            p = -INFINITY;
+        std::int64_t i = start;
+        for (; i + kLanes <= stop; i += kLanes)
+            for (int j = 0; j < kLanes; ++j)
+                part[j] = part[j] > row[i + j] ? part[j] : row[i + j];
+        for (; i < stop; ++i)
+            part[0] = part[0] > row[i] ? part[0] : row[i];
+        float largest = part[0];
+        for (const float p : part)
+            largest = largest > p ? largest : p;
+        for (float &p : part)
+            p = 0;
+        for (i = start; i + kLanes <= stop; i += kLanes)
+            for (int j = 0; j < kLanes; ++j) {
+                row[i + j] = expFast(row[i + j] - largest);
+                part[j] += row[i + j];
+            }
+        for (; i < stop; ++i) {
+            row[i] = expFast(row[i] - largest);
+            part[0] += row[i];
+        }
+        float total = 0;
+        for (const float p : part)
+            total += p;
+        inverse[r] = 1 / total;
+        for (i = 0; i < start; ++i)
+            row[i] = 0;
+        for (i = stop; i < width; ++i)
+            row[i] = 0;
+    }
+}
+
 // One set of functions per target. The bodies above are inlined into each.
 #define SPECTRA_TARGET_SET(NAME, ATTRIBUTE)                                                                                               \
     struct NAME {                                                                                                                         \
@@ -291,6 +332,11 @@ SPECTRA_INLINE void logSumExpRange(const float *x, std::int64_t begin, std::int6
         {                                                                                                                                 \
             logSumExpRange(x, begin, end, width, lse, top1);                                                                              \
         }                                                                                                                                 \
+        ATTRIBUTE static void causalExp(float *s, float *inverse, std::int64_t begin, std::int64_t end, std::int64_t width,               \
+                                        std::int64_t group, std::int64_t last0, std::int64_t window)                                      \
+        {                                                                                                                                 \
+            causalExpRange(s, inverse, begin, end, width, group, last0, window);                                                          \
+        }                                                                                                                                 \
     };
 
 #if defined(__x86_64__)
@@ -307,10 +353,11 @@ struct Table {
     decltype(&Plain::rmsNorm) rmsNorm;
     decltype(&Plain::silu) silu;
     decltype(&Plain::logSumExp) logSumExp;
+    decltype(&Plain::causalExp) causalExp;
 };
 template <typename Set> constexpr Table tableOf()
 {
-    return {&Set::gemvF32, &Set::gemvBf16, &Set::attend, &Set::combine, &Set::rmsNorm, &Set::silu, &Set::logSumExp};
+    return {&Set::gemvF32, &Set::gemvBf16, &Set::attend, &Set::combine, &Set::rmsNorm, &Set::silu, &Set::logSumExp, &Set::causalExp};
 }
 
 const Table &table()
@@ -428,6 +475,12 @@ void attendOne(float *out, const float *q, const float *keys, const float *value
                            static_cast<float>(scale));
         }
     });
+}
+
+void causalExp(float *scores, float *inverse, std::int64_t rows, std::int64_t width, std::int64_t group, std::int64_t last0, std::int64_t window)
+{
+    split(rows, 1, rows * width * 4,
+          [&](std::int64_t begin, std::int64_t end) { table().causalExp(scores, inverse, begin, end, width, group, last0, window); });
 }
 
 void combine(float *out, const float *y, const std::int64_t *slotRow, const float *weights, double scale, std::int64_t tokens,

@@ -40,6 +40,10 @@ void rotate(float *x, std::int64_t rowStride, const float *cos, const float *sin
 void attendOne(float *out, const float *q, const float *keys, const float *values, std::int64_t heads, std::int64_t kvHeads,
                std::int64_t headDim, std::int64_t capacity, std::int64_t length, std::int64_t skip, double scale);
 
+/// Unnormalised causal softmax of scores [rows, width] in place: row r may see columns up to last0 + r / group and, with a
+/// window, no more than `window` of them; the others become 0. inverse[r] = 1 / Σ of the row.
+void causalExp(float *scores, float *inverse, std::int64_t rows, std::int64_t width, std::int64_t group, std::int64_t last0, std::int64_t window);
+
 /// out[t] += scale·Σ_s weights[t, s]·y[slotRow[t, s]] over slots with slotRow ≥ 0, in slot order.
 void combine(float *out, const float *y, const std::int64_t *slotRow, const float *weights, double scale, std::int64_t tokens,
              std::int64_t slots, std::int64_t width);

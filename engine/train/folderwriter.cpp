@@ -39,6 +39,8 @@ Result<void> writeFolder(const Checkpoint &checkpoint, const FolderOptions &opti
     SPECTRA_CHECK(writeText(folder.temporary() / "config.json", folderConfigJson(checkpoint.config(), checkpoint.configJson())));
     if (!options.tokenizerJson.empty())
         SPECTRA_CHECK(writeText(folder.temporary() / "tokenizer.json", options.tokenizerJson));
+    if (!options.tokenizerConfigJson.empty())
+        SPECTRA_CHECK(writeText(folder.temporary() / "tokenizer_config.json", options.tokenizerConfigJson));
     return folder.commit();
 }
 

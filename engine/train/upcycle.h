@@ -55,6 +55,7 @@ struct FolderOptions {
     std::filesystem::path place;
     bool overwrite = false;
     std::string tokenizerJson;           ///< text of tokenizer.json; empty: none is written
+    std::string tokenizerConfigJson;     ///< text of tokenizer_config.json; empty: none is written
     DType dtype = DType::f32;
     std::uint64_t shardBytes = std::uint64_t(4) << 30;
 };

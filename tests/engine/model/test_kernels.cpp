@@ -147,5 +147,36 @@ TEST(Rope, DynamicScalingStretchesTheBaseBeyondTheContext)
     EXPECT_EQ(Rope::make(c).error().kind, ErrorKind::input);
 }
 
+TEST(Attention, LongSequencesInBlocksEqualTheFormula)
+{
+    for (const AttentionShape s : {AttentionShape{4, 2, 16, 0}, AttentionShape{2, 1, 16, 37}, AttentionShape{2, 2, 16, 200}}) {
+        const std::int64_t n = 300;
+        const torch::Tensor qkv = normal({n, s.width()}, 8) * 2;
+        torch::Tensor expected = torch::zeros({n, s.queryWidth()}, torch::kFloat64);
+        for (std::int64_t h = 0; h < s.heads; ++h) {
+            const torch::Tensor d = qkv.to(torch::kFloat64);
+            const std::int64_t kv = h / (s.heads / s.kvHeads);
+            torch::Tensor scores = at::mm(d.narrow(1, h * 16, 16), d.narrow(1, s.queryWidth() + kv * 16, 16).t()) / 4;
+            const torch::Tensor i = torch::arange(n).unsqueeze(1), j = torch::arange(n).unsqueeze(0);
+            torch::Tensor hidden = j > i;
+            if (s.window > 0)
+                hidden = hidden.logical_or(j <= i - s.window);
+            expected.narrow(1, h * 16, 16).copy_(
+                at::mm(scores.masked_fill(hidden, -INFINITY).softmax(1), d.narrow(1, s.queryWidth() + s.keyWidth() + kv * 16, 16)));
+        }
+        for (const std::vector<std::int64_t> &cuts : {std::vector<std::int64_t>{300}, {150, 150}, {3, 130, 167}}) {
+            torch::Tensor keys = torch::full({s.kvHeads, 320, s.headDim}, NAN), values = torch::full({s.kvHeads, 320, s.headDim}, NAN);
+            torch::Tensor out = torch::full({n, s.queryWidth()}, NAN);
+            std::int64_t at = 0;
+            for (const std::int64_t c : cuts) {
+                attend(out, qkv, at, c, keys, values, at, s, false);
+                at += c;
+            }
+            // Scores reach 50, whose f32 rounding alone moves a weight by 6e-6.
+            EXPECT_LE(test::maxDifference(out, expected), 2e-5) << s.window << ", " << cuts.size() << " cuts";
+        }
+    }
+}
+
 } // namespace
 } // namespace spectra

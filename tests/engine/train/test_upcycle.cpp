@@ -152,14 +152,14 @@ TEST(Upcycle, WrittenFolderLoadsAsTheSameModel)
 {
     const auto place = std::filesystem::path(SPECTRA_BUILD_DIR) / "test_upcycled";
     std::filesystem::remove_all(place);
-    for (const char *const router : {test::kSpectra, test::kSoftmax}) {
+    for (const auto &[router, fixture] : {std::pair{test::kSpectra, "llama-gqa"}, {test::kSoftmax, "llama-rope-yarn-bias"}}) {
         UpcycleOptions options;
         options.experts = 4;
         options.shared = 1;
         options.noise = 0.2;
         options.routerJson = router;
         options.layers = *LayerChoice::parse("1");
-        const auto made = test::upcycle(test::openCheckpoint(test::modelFixture("llama-gqa")), options);
+        const auto made = test::upcycle(test::openCheckpoint(test::modelFixture(fixture)), options);
         ASSERT_TRUE(made);
         FolderOptions folder;
         folder.place = place;
