@@ -114,9 +114,9 @@ struct DatasetInfo {
 [[nodiscard]] Result<void> readSlab(Id dataset, const std::vector<std::int64_t> &offset, const std::vector<std::int64_t> &count,
                                     Type type, void *data);
 [[nodiscard]] Result<void> writeText(Id dataset, std::int64_t first, std::span<const std::string> values);
-/// Strings [first, first+count) of a one-dimensional dataset, at most `limit` bytes together.
+/// Strings [first, first+count) of a one-dimensional dataset, at most `limit` bytes together; `lenient` as in HeapReader.
 [[nodiscard]] Result<std::vector<std::string>> readText(Id dataset, std::int64_t first, std::int64_t count,
-                                                        std::size_t limit = std::size_t(1) << 30);
+                                                        std::size_t limit = std::size_t(1) << 30, bool lenient = false);
 
 /// One whole stored chunk. `skipped` has bit i set where filter i was not applied.
 [[nodiscard]] Result<void> writeChunk(Id dataset, const std::vector<std::int64_t> &offset, std::uint32_t skipped,

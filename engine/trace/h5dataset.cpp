@@ -381,7 +381,7 @@ Result<void> writeText(Id dataset, std::int64_t first, std::span<const std::stri
     return {};
 }
 
-Result<std::vector<std::string>> readText(Id dataset, std::int64_t first, std::int64_t count, std::size_t limit)
+Result<std::vector<std::string>> readText(Id dataset, std::int64_t first, std::int64_t count, std::size_t limit, bool lenient)
 {
     quiet();
     std::vector<std::string> out;
@@ -410,7 +410,7 @@ Result<std::vector<std::string>> readText(Id dataset, std::int64_t first, std::i
             return inputError("uses addresses of another width than 8 bytes", pathOf(dataset));
         const int fd = *static_cast<int *>(handle);
         SPECTRA_TRY(const std::vector<std::byte> references, textReferences(dataset, info, fd, first, count));
-        HeapReader heap(fd, status.st_size, static_cast<std::int64_t>(base));
+        HeapReader heap(fd, status.st_size, static_cast<std::int64_t>(base), lenient);
         out.reserve(n);
         for (std::size_t i = 0; i < n; ++i) {
             auto text = heap.text(std::span(references).subspan(i * HeapReader::kReferenceBytes, HeapReader::kReferenceBytes), limit);

@@ -27,7 +27,7 @@ struct DriverFile : H5FD_t {
     haddr_t eof = 0;      ///< end of what was written, waiting metadata included
     haddr_t onDisk = 0;   ///< size of the file
     haddr_t flushedEnd = 0; ///< size of the file at the last flush: beyond it nothing is referenced yet
-    std::map<haddr_t, std::vector<unsigned char>> waiting; ///< disjoint pieces of metadata by address
+    std::map<haddr_t, std::vector<unsigned char>> waiting; ///< disjoint pieces by address, written by the next flush
     DriverControl *control = nullptr;
     DriverControl own;
 };
@@ -208,7 +208,9 @@ herr_t write(H5FD_t *base, H5FD_mem_t type, hid_t, haddr_t addr, size_t size, co
     const auto *bytes = static_cast<const unsigned char *>(buffer);
     const haddr_t end = addr + size;
     try {
-        if (type == H5FD_MEM_DRAW) {
+        // Raw data in space that is new since the last flush is referred to by nothing on disk. All else waits: text
+        // references that are replaced in place, for one, point to heap objects that come with the next flush.
+        if (type == H5FD_MEM_DRAW && addr >= file->flushedEnd) {
             subtractWaiting(file, addr, end);
             if (file->control->abandoned)
                 return 0;

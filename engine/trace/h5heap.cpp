@@ -87,7 +87,14 @@ Result<std::string> HeapReader::text(std::span<const std::byte> reference, std::
     const auto index = little<std::uint32_t>(reference.data() + 12);
     if (length == 0 || address == 0 || address == ~std::uint64_t(0))
         return std::string();
-    SPECTRA_TRY(const Collection *const c, collection(address));
+    const auto found = collection(address);
+    if (!found && m_lenient)
+        return std::string();
+    if (!found)
+        return found.error();
+    const Collection *const c = *found;
+    if (m_lenient && (index >= c->objects.size() || c->objects[index].first == 0 || length > c->objects[index].second))
+        return std::string();
     if (index == 0 || index >= c->objects.size() || c->objects[index].first == 0)
         return inputError("a text refers to an object that its heap does not hold");
     const auto [offset, size] = c->objects[index];

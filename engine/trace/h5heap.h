@@ -20,7 +20,12 @@ class HeapReader {
 public:
     static constexpr std::size_t kReferenceBytes = 16; ///< length u32, address u64, index u32
 
-    HeapReader(int fd, std::int64_t fileBytes, std::int64_t base) : m_fd(fd), m_fileBytes(fileBytes), m_base(base) {}
+    /// `lenient`: a reference to what is not in the heap is an empty text. A run that was killed while it wrote may have some
+    /// for sequences that had begun.
+    HeapReader(int fd, std::int64_t fileBytes, std::int64_t base, bool lenient = false)
+        : m_fd(fd), m_fileBytes(fileBytes), m_base(base), m_lenient(lenient)
+    {
+    }
     /// The text of one stored reference; empty for a null reference. Errors (input): damaged, `limit` bytes in all exceeded.
     [[nodiscard]] Result<std::string> text(std::span<const std::byte> reference, std::size_t &limit);
 
@@ -32,6 +37,7 @@ private:
     [[nodiscard]] Result<const Collection *> collection(std::uint64_t address);
     int m_fd;
     std::int64_t m_fileBytes, m_base;
+    bool m_lenient;
     std::unordered_map<std::uint64_t, Collection> m_collections;
     std::size_t m_held = 0;
 };

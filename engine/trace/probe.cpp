@@ -68,6 +68,8 @@ Result<void> probeFile(const std::filesystem::path &path, std::int64_t fullBytes
     h5::File file = std::move(*opened);
     const std::int64_t fileBytes = file.size();
     const bool all = fileBytes <= fullBytes;
+    SPECTRA_TRY(const h5::Handle root, h5::openGroup(file.id(), "/"));
+    const bool unfinished = h5::integerAttribute(root.id(), "complete").value_or(1) == 0;
     std::vector<std::string> links;
     auto listed = h5::listObjects(file.id(), &links);
     if (!listed)
@@ -96,7 +98,7 @@ Result<void> probeFile(const std::filesystem::path &path, std::int64_t fullBytes
         if (info.type == h5::Type::text && info.shape.size() == 1) {
             // Fixed-length text is plain data; of variable-length text every reference is followed.
             for (std::int64_t first = 0; info.variableText && info.storedBytes > 0 && first < info.shape[0]; first += kTextBlock)
-                if (auto text = h5::readText(dataset.id(), first, std::min(kTextBlock, info.shape[0] - first)); !text)
+                if (auto text = h5::readText(dataset.id(), first, std::min(kTextBlock, info.shape[0] - first), std::size_t(1) << 30, unfinished); !text)
                     return text.error();
         } else if (info.layout != h5::DatasetInfo::Layout::chunked && info.type != h5::Type::other && info.storedBytes > 0) {
             file.setCheckOnly(true);

@@ -212,7 +212,7 @@ Result<void> TraceReader::Impl::loadSequences(TraceInfo &i)
         const View &view = file->view(d);
         if (!view.present())
             return {};
-        auto values = h5::readText(view.handle.id(), 0, used);
+        auto values = h5::readText(view.handle.id(), 0, used, std::size_t(1) << 30, !file->complete());
         if (!values)
             return file->at(values.error(), d);
         for (std::size_t s = 0; s < list.size(); ++s)

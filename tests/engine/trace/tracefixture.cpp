@@ -46,6 +46,9 @@ void expectRun(const TraceSource &source, const SyntheticRun &run, std::int64_t 
         ASSERT_EQ(got.label, want.label);
         ASSERT_EQ(got.offset, first);
         ASSERT_EQ(got.length, length);
+        // The text of a sequence that has not ended is that of its prompt.
+        ASSERT_TRUE(want.text.starts_with(got.text)) << s;
+        ASSERT_TRUE(!got.text.empty() || want.text[0] == '\n' || length < want.length) << s;
         if (length == want.length && info->complete) {
             ASSERT_EQ(got.text, want.text);
             ASSERT_EQ(got.counted, want.counted);
