@@ -68,8 +68,10 @@ Result<void> probeFile(const std::filesystem::path &path, std::int64_t fullBytes
     h5::File file = std::move(*opened);
     const std::int64_t fileBytes = file.size();
     const bool all = fileBytes <= fullBytes;
-    SPECTRA_TRY(const h5::Handle root, h5::openGroup(file.id(), "/"));
-    const bool unfinished = h5::integerAttribute(root.id(), "complete").value_or(1) == 0;
+    auto root = h5::openGroup(file.id(), "/");
+    if (!root)
+        return root.error().in(path.string());
+    const bool unfinished = h5::integerAttribute(root->id(), "complete").value_or(1) == 0;
     std::vector<std::string> links;
     auto listed = h5::listObjects(file.id(), &links);
     if (!listed)
