@@ -140,11 +140,8 @@ MainWindow::MainWindow(Workbench &workbench, QWidget *parent)
     if (QSettings *settings = workbench.settings()) {
         restoreGeometry(settings->value(QStringLiteral("window/geometry")).toByteArray());
         const QByteArray state = settings->value(QStringLiteral("window/layout")).toByteArray();
-        if (!state.isEmpty() && restoreState(state, layoutVersion)) {
+        if (!state.isEmpty() && restoreState(state, layoutVersion))
             m_sized = true;
-            for (QDockWidget *dock : m_docks)
-                dock->setVisible(dock->isVisibleTo(this));
-        }
     }
     m_exploreState = saveState(layoutVersion);
     m_workspace = Workspace::explore;
@@ -203,8 +200,7 @@ void MainWindow::followTasksOf(View *view)
     // Views report work that is worth a row (a map that is being computed); quick reads end before they say a word.
     auto task = std::make_shared<quint64>(0);
     TaskModel &tasks = m_workbench.tasks();
-    connect(view, &View::progress, this, [this, view, task, &tasks](const QString &stage, qint64 done, qint64 total, const QString &unit) {
-        Q_UNUSED(this)
+    connect(view, &View::progress, this, [view, task, &tasks](const QString &stage, qint64 done, qint64 total, const QString &unit) {
         if (*task == 0)
             *task = tasks.start(view->title(), [view] { view->cancel(); });
         tasks.setProgress(*task, stage, done, total, unit);

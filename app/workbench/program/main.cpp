@@ -27,7 +27,7 @@ QString exampleTrace()
     std::error_code error;
     if (std::filesystem::exists(bundled, error))
         return QString::fromStdString(bundled.string());
-    return QString::fromStdString((cacheFolder() / "traces" / "smollm2-135m-spectra.h5").string());
+    return QString::fromStdString((cacheFolder() / "example" / "smollm2-135m-8x2.h5").string());
 }
 
 WorkbenchSetup programSetup(bool keepsState)
