@@ -6,15 +6,19 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <map>
 #include <memory>
 #include <new>
+#include <unistd.h>
 
 namespace spectra::cli {
 namespace {
@@ -63,6 +67,18 @@ void setUpLogging(const std::string &level)
     spdlog::set_level(levels.at(level));
 }
 
+/// errno of the first failed write to standard output.
+int g_outputError = 0;
+
+/// Before and after a job nothing is under way that would have to be kept.
+extern "C" void onEarlyInterrupt(int)
+{
+    constexpr char text[] = "\nerror: stopped on request\n";
+    if (::write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        ::_exit(130);
+    ::_exit(130);
+}
+
 } // namespace
 
 const std::vector<Command> &commands()
@@ -76,8 +92,16 @@ const std::vector<Command> &commands()
 
 void out(std::string_view text)
 {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+        if (errno != EPIPE && g_outputError == 0)
+            g_outputError = errno;
+        std::clearerr(stdout);
+    }
+}
+
+void outJson(const nlohmann::ordered_json &document)
+{
+    out(document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 void printError(const Error &error)
@@ -100,6 +124,7 @@ void note(const Common &common, std::string_view text)
 int run(int argc, char **argv)
 {
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGINT, onEarlyInterrupt);
     Common common;
     common.commandLine = joined(argc, argv);
     CLI::App app("Runs Mixture-of-Experts language models, records their routing and measures it.", "spectra");
@@ -145,6 +170,8 @@ int run(int argc, char **argv)
     } catch (const std::exception &error) {
         result = bugError(error.what(), "uncaught exception");
     }
+    if (result.ok() && g_outputError != 0)
+        result = workError(fmt::format("cannot be written: {}", std::strerror(g_outputError)), "standard output");
     if (!result.ok()) {
         printError(result.error());
         return exitCode(result.error().kind);

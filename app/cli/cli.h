@@ -3,6 +3,8 @@
 
 #include "engine/core/result.h"
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -43,8 +45,10 @@ struct Command {
 /// Runs the command line and returns the process's exit code.
 [[nodiscard]] int run(int argc, char **argv);
 
-/// Writes to standard output; a closed pipe ends quietly.
+/// Writes to standard output. A reader that has gone away ends it quietly; run() turns any other failure into an error.
 void out(std::string_view text);
+/// The one document of --json, with a line feed. Names that are no UTF-8 get U+FFFD.
+void outJson(const nlohmann::ordered_json &document);
 /// "error: WHAT: WHERE" and "hint: MEND" on standard error.
 void printError(const Error &error);
 /// A line on standard error, unless --quiet.

@@ -35,13 +35,11 @@ Result<void> calibrate(const Common &common, const Flags &flags)
     request.overwrite = common.overwrite;
     SPECTRA_TRY(const Summary summary, runJob(common, std::move(request)));
     if (flags.json) {
-        out(nlohmann::ordered_json{{"output", flags.output},
+        outJson(nlohmann::ordered_json{{"output", flags.output},
                                    {"seconds", summary.seconds},
                                    {"tokens", summary.tokens},
                                    {"cv_before", summary.cvBefore},
-                                   {"cv_after", summary.cvAfter}}
-                .dump(2)
-            + "\n");
+                                   {"cv_after", summary.cvAfter}});
         return {};
     }
     std::string text = "layer  CV before  CV after\n";

@@ -197,7 +197,7 @@ Result<void> embed(const Common &common, const Flags &flags)
         document["continuity"] = json(quality.continuity);
         document["knn_recall"] = {{"10", json(quality.knnRecall10)}, {"30", json(quality.knnRecall30)}, {"90", json(quality.knnRecall90)}};
         document["seconds"] = {{"knn", seconds.knn}, {"affinities", seconds.affinities}, {"optimise", seconds.optimise}};
-        out(document.dump(2) + "\n");
+        outJson(document);
     } else {
         std::string text = fmt::format("{} points, {} features\n", points.rows, points.columns);
         if (kl)

@@ -60,8 +60,10 @@ Result<void> validateTraceFile(const Flags &flags)
         text += fmt::format("{}: {}: {}\n", wrong ? "error" : "warning", f.place, f.what);
     }
     const bool valid = !hasErrors(findings);
-    out(flags.json ? ordered_json{{"kind", "trace"}, {"valid", valid}, {"findings", list}}.dump(2) + "\n"
-                   : text + (valid ? "valid\n" : ""));
+    if (flags.json)
+        outJson({{"kind", "trace"}, {"valid", valid}, {"findings", list}});
+    else
+        out(text + (valid ? "valid\n" : ""));
     if (!valid)
         return inputError("is not a valid trace", flags.file, "the findings are listed above");
     return {};
@@ -98,7 +100,7 @@ Result<void> inspectTrace(const Flags &flags)
         list.push_back({{"path", d.path}, {"type", d.type}, {"shape", d.shape}, {"bytes", d.bytes}});
     document["datasets"] = list;
     if (flags.json) {
-        out(document.dump(2) + "\n");
+        outJson(document);
         return {};
     }
     std::string text = lines(document) + "\n";
@@ -114,7 +116,10 @@ Result<void> inspectCheckpoint(const Flags &flags, const fs::path &path)
     if (flags.validate) {
         // Opening has checked every header, offset and shape; reading the tokenizer checks the rest that a run needs.
         SPECTRA_TRY(const auto tokenizer, openTokenizer(path));
-        out(flags.json ? ordered_json{{"kind", "checkpoint"}, {"valid", true}, {"findings", ordered_json::array()}}.dump(2) + "\n" : "valid\n");
+        if (flags.json)
+            outJson({{"kind", "checkpoint"}, {"valid", true}, {"findings", ordered_json::array()}});
+        else
+            out("valid\n");
         return {};
     }
     ordered_json document{{"kind", "checkpoint"},
@@ -144,7 +149,7 @@ Result<void> inspectCheckpoint(const Flags &flags, const fs::path &path)
         tensors.push_back({{"name", t.name}, {"source_name", t.sourceName}, {"dtype", t.dtype}, {"shape", t.shape}, {"bytes", t.bytes}, {"file", t.file}});
     document["tensors"] = tensors;
     if (flags.json) {
-        out(document.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+        outJson(document);
         return {};
     }
     document.erase("metadata");
@@ -167,7 +172,10 @@ Result<void> inspectJson(const Flags &flags, const fs::path &path)
     if (json.is_discarded() || !json.is_object())
         return inputError("is not a JSON object", flags.file);
     if (json.contains("format") && json["format"] == "spectra-session") {
-        out(flags.json ? ordered_json{{"kind", "session"}, {"content", json}}.dump(2) + "\n" : "session\n" + lines(json));
+        if (flags.json)
+            outJson({{"kind", "session"}, {"content", json}});
+        else
+            out("session\n" + lines(json));
         return {};
     }
     SPECTRA_TRY(const auto tokenizer, Tokenizer::fromJsonFile(path));
@@ -178,7 +186,10 @@ Result<void> inspectJson(const Flags &flags, const fs::path &path)
                           {"bos", tokenizer->bos() ? ordered_json(*tokenizer->bos()) : ordered_json(nullptr)},
                           {"eos", tokenizer->eos() ? ordered_json(*tokenizer->eos()) : ordered_json(nullptr)},
                           {"sha256", tokenizer->sha256()}};
-    out(flags.json ? document.dump(2) + "\n" : lines(document));
+    if (flags.json)
+        outJson(document);
+    else
+        out(lines(document));
     return {};
 }
 

@@ -39,7 +39,7 @@ Result<void> logits(const Common &common, const Flags &flags)
     request.overwrite = common.overwrite;
     SPECTRA_TRY(const Summary summary, runJob(common, std::move(request)));
     if (flags.json)
-        out(nlohmann::ordered_json{{"output", flags.output}, {"tokens", summary.tokens}, {"seconds", summary.seconds}}.dump() + "\n");
+        outJson({{"output", flags.output}, {"tokens", summary.tokens}, {"seconds", summary.seconds}});
     else
         note(common, fmt::format("logits of {} tokens in {}", summary.tokens, flags.output));
     return {};

@@ -34,7 +34,10 @@ Result<void> list(bool json)
         else
             text += fmt::format("{:<40} {:<8} {:<8} {}\n{:<40} {}\n", m.key, toString(m.better), m.unit, m.definition, "", m.source);
     }
-    out(json ? nlohmann::ordered_json{{"metrics", array}}.dump(2) + "\n" : text);
+    if (json)
+        outJson(nlohmann::ordered_json{{"metrics", array}});
+    else
+        out(text);
     return {};
 }
 
@@ -101,8 +104,8 @@ Result<void> metrics(const Common &common, const Flags &flags)
     if (!flags.tex.empty())
         SPECTRA_CHECK(write(common, flags.tex, tex));
     if (flags.json)
-        out((traces.size() == 1 ? nlohmann::ordered_json{{"metrics", documents[0]["metrics"]}}
-                                : nlohmann::ordered_json{{"traces", documents}}).dump(2) + "\n");
+        outJson(traces.size() == 1 ? nlohmann::ordered_json{{"metrics", documents[0]["metrics"]}}
+                                : nlohmann::ordered_json{{"traces", documents}});
     else
         out(text);
     return {};

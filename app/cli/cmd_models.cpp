@@ -62,7 +62,7 @@ Result<void> models(const Common &common, const Flags &flags)
         document["samples"] = ordered_json::array();
         for (const SampleSet &s : sampleSets())
             document["samples"].push_back({{"name", s.name}, {"file", s.file.string()}, {"texts", s.texts}});
-        out(document.dump(2) + "\n");
+        outJson(document);
         return {};
     }
     (void)common;

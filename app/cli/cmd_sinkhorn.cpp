@@ -50,9 +50,7 @@ Result<void> sinkhorn(const Common &common, const Flags &flags)
         SPECTRA_CHECK(file.commit());
     }
     if (flags.json)
-        out(nlohmann::ordered_json{{"violation", result->violation}, {"iterations", result->iterations}, {"converged", result->converged}, {"seconds", seconds}}
-                .dump()
-            + "\n");
+        outJson({{"violation", result->violation}, {"iterations", result->iterations}, {"converged", result->converged}, {"seconds", seconds}});
     else
         out(fmt::format("{} iterations, largest relative column violation {:.3g}, {:.4f} s\n", result->iterations, result->violation, seconds));
     return {};

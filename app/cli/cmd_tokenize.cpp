@@ -34,7 +34,10 @@ Result<void> tokenize(const Flags &flags)
             ids.push_back(static_cast<std::int32_t>(id));
         }
         const std::string text = tokenizer->decode(ids);
-        out(flags.json ? nlohmann::ordered_json{{"text", text}}.dump() + "\n" : text + "\n");
+        if (flags.json)
+            outJson(nlohmann::ordered_json{{"text", text}});
+        else
+            out(text + "\n");
         return {};
     }
     SPECTRA_TRY(const auto prompts, flags.prompts.read());
@@ -53,8 +56,9 @@ Result<void> tokenize(const Flags &flags)
         }
     }
     if (flags.json)
-        lines = nlohmann::ordered_json{{"ids", ids}, {"pieces", pieces}}.dump() + "\n";
-    out(lines);
+        outJson({{"ids", ids}, {"pieces", pieces}});
+    else
+        out(lines);
     return {};
 }
 

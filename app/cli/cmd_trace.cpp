@@ -58,16 +58,14 @@ Result<void> trace(const Common &common, Flags &flags)
         nlohmann::ordered_json shares = nlohmann::ordered_json::object();
         for (const auto &[component, share] : summary.timeShares)
             shares[component] = share;
-        out(nlohmann::ordered_json{{"output", flags.output},
+        outJson(nlohmann::ordered_json{{"output", flags.output},
                                    {"tokens", summary.tokens},
                                    {"sequences", summary.sequences},
                                    {"seconds", summary.seconds},
                                    {"load_seconds", summary.loadSeconds},
                                    {"tokens_per_s", summary.tokensPerSecond},
                                    {"bytes_per_token", summary.bytesPerToken},
-                                   {"time_share", shares}}
-                .dump(2)
-            + "\n");
+                                   {"time_share", shares}});
     } else {
         note(common, fmt::format("{} tokens of {} sequences in {:.1f} s ({:.0f} tokens/s): {}", summary.tokens, summary.sequences,
                                  summary.seconds, summary.tokensPerSecond, flags.output));

@@ -41,7 +41,7 @@ Result<void> upcycle(const Common &common, const Flags &flags)
         document["probe_tokens"] = summary.tokens;
         if (!summary.cvAfter.empty())
             document["calibration"] = {{"cv_before", summary.cvBefore}, {"cv_after", summary.cvAfter}};
-        out(document.dump(2) + "\n");
+        outJson(document);
         return {};
     }
     std::string text = fmt::format("wrote {} in {:.1f} s\n", flags.output, summary.seconds);
@@ -66,7 +66,7 @@ Command upcycleCommand()
                 flags->model.add(app, false);
                 app.add_option("-o,--output", flags->output, "Folder to write")->required();
                 app.add_option("--experts", s.experts, "Experts per layer")->check(CLI::Range(1, 4096))->capture_default_str();
-                app.add_option("--top-k", s.topK, "Experts per token")->check(CLI::Range(1, 4096))->capture_default_str();
+                app.add_option("--top-k", s.topK, "Experts per token (default: 2; a model with experts keeps its own)")->check(CLI::Range(1, 4096));
                 app.add_option("--shared", s.shared, "Shared experts")->check(CLI::Range(0, 64))->capture_default_str();
                 app.add_option("--granularity", s.granularity, "Each expert is this part of the FFN")->check(CLI::Range(1, 256))->capture_default_str();
                 app.add_option("--router", s.router, "Router")->capture_default_str();

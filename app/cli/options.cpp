@@ -17,7 +17,7 @@ void ModelOptions::add(CLI::App &app, bool routerFlags)
     app.add_option("--router", router, "Run with another router (a dense model is upcycled on the fly)");
     app.add_option("--set", set, "Router setting key=value (repeatable)")->type_size(1)->expected(1)->take_all();
     app.add_option("--experts", experts, "Experts per layer, when upcycling on the fly")->check(CLI::Range(1, 4096))->capture_default_str();
-    app.add_option("--top-k", topK, "Experts per token, when upcycling on the fly")->check(CLI::Range(1, 4096))->capture_default_str();
+    app.add_option("--top-k", topK, "Experts per token with --router (default: 2; a model with experts keeps its own)")->check(CLI::Range(1, 4096));
     app.add_option("--compute", compute, "Number format of the matrix products")
         ->check(CLI::IsMember({"f32", "bf16", "auto"}))
         ->capture_default_str();
@@ -45,8 +45,9 @@ ModelSpec ModelOptions::spec(const Common &common) const
 
 void PromptOptions::add(CLI::App &app)
 {
-    app.add_option("-p,--prompts", files, "FILE, LABEL=FILE or - (repeatable); .jsonl: one object a line")->type_size(1)->expected(1)->take_all();
-    app.add_option("--text", texts, "A prompt itself (repeatable)")->type_size(1)->expected(1)->take_all();
+    app.add_option("-p,--prompts", files, "FILE, LABEL=FILE or - (repeatable); .jsonl: one object a line")->type_size(1)->expected(1)->allow_extra_args(false)->take_all();
+    // Without extra arguments: CLI11 would take a text in brackets for a list.
+    app.add_option("--text", texts, "A prompt itself (repeatable)")->type_size(1)->expected(1)->allow_extra_args(false)->take_all();
     app.add_flag("--parse-special", parseSpecial, "Text that spells a special token becomes that token");
 }
 

@@ -16,7 +16,7 @@ struct ModelOptions {
     std::string model;
     std::string router;
     std::vector<std::string> set;
-    int experts = 8, topK = 2, shared = 0;
+    int experts = 8, topK = 0;
     std::string compute = "f32";
 
     void add(CLI::App &app, bool routerFlags = true);

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -95,7 +96,7 @@ std::vector<BundledModel> Engine::bundledModels()
 namespace {
 
 /// Runs packaging/setup --model, which fetches by hash.
-Result<void> fetchModel(const BundledModel &model)
+Result<void> fetchModel(const BundledModel &model, const std::stop_token &stop)
 {
     std::error_code ignored;
     const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
@@ -111,17 +112,29 @@ Result<void> fetchModel(const BundledModel &model)
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-    const int rc = ::posix_spawn(&child, path.c_str(), &actions, nullptr, arguments, environ);
+    // A process group of its own, so that a stop reaches what the script started.
+    posix_spawnattr_t attributes;
+    ::posix_spawnattr_init(&attributes);
+    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    ::posix_spawnattr_setpgroup(&attributes, 0);
+    const int rc = ::posix_spawn(&child, path.c_str(), &actions, &attributes, arguments, environ);
     ::posix_spawn_file_actions_destroy(&actions);
+    ::posix_spawnattr_destroy(&attributes);
     int status = 0;
-    if (rc != 0 || ::waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    const auto wait = [&]() -> bool {
+        const std::stop_callback onStop(stop, [child] { ::kill(-child, SIGTERM); });
+        return ::waitpid(child, &status, 0) == child;
+    };
+    if (rc == 0 && wait() && stop.stop_requested())
+        return cancelledError();
+    if (rc != 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return inputError("could not be fetched", model.name, "run packaging/setup --model and look at what it says");
     return {};
 }
 
 } // namespace
 
-Result<fs::path> Engine::resolveModel(const std::string &model)
+Result<fs::path> Engine::resolveModel(const std::string &model, std::stop_token stop)
 {
     if (model.empty())
         return inputError("no model was named", "MODEL");
@@ -131,7 +144,7 @@ Result<fs::path> Engine::resolveModel(const std::string &model)
     for (const BundledModel &bundled : bundledModels())
         if (bundled.name == model) {
             if (!bundled.present)
-                SPECTRA_CHECK(fetchModel(bundled));
+                SPECTRA_CHECK(fetchModel(bundled, stop));
             return bundled.path;
         }
     return inputError("no such model", model, "a folder, a .gguf file, or a name listed by 'spectra models'");

@@ -48,7 +48,9 @@ Result<Summary> dispatch(const JobContext &context, const Request &request)
 Result<Summary> guarded(const JobContext &context, const Request &request)
 {
     try {
-        const c10::InferenceMode inference;
+        // Not InferenceMode: its tensors keep no version, by which routers see that calibration has changed their buffers.
+        // The passes set it themselves.
+        const torch::NoGradGuard noGrad;
         return dispatch(context, request);
     } catch (const c10::OutOfMemoryError &error) {
         return workError("out of memory on the device", error.what_without_backtrace());
@@ -135,6 +137,7 @@ Engine::~Engine()
 
 Result<JobId> Engine::submit(Request request)
 {
+    SPECTRA_CHECK(checkRequest(request));
     const std::lock_guard lock(d->mutex);
     if (d->stopping)
         return workError("the engine is stopping");

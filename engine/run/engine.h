@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <variant>
 #include <vector>
@@ -24,7 +25,9 @@ using ModelHandle = std::uint64_t;
 
 /// Turns a dense model into a mixture of experts, or replaces the router of one.
 struct UpcycleSettings {
-    int experts = 8, topK = 2, granularity = 1, shared = 0;
+    int experts = 8;
+    int topK = 0;                            ///< 0: 2 for a dense model, its own for a model with experts
+    int granularity = 1, shared = 0;
     std::string router = "spectra";
     std::vector<std::string> set = {};       ///< "key=value" router settings; for spectra router_dim is 32 unless set
     double noise = 0.01;                     ///< relative rms of the symmetry-breaking noise
@@ -184,8 +187,8 @@ public:
     void cancelAll();
 
     [[nodiscard]] static std::vector<BundledModel> bundledModels();
-    /// The path of a MODEL argument: a path, or a bundled name (fetched on first use). Errors: input.
-    [[nodiscard]] static Result<std::filesystem::path> resolveModel(const std::string &model);
+    /// The path of a MODEL argument: a path, or a bundled name (fetched on first use). Errors: input, cancelled.
+    [[nodiscard]] static Result<std::filesystem::path> resolveModel(const std::string &model, std::stop_token stop = {});
 
 private:
     struct Private;

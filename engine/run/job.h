@@ -25,6 +25,9 @@ struct JobContext {
     }
 };
 
+/// Values that no job can have. Errors (usage).
+[[nodiscard]] Result<void> checkRequest(const Request &request);
+
 // One function per kind of job; each returns when the job is over. Errors as Engine documents them.
 [[nodiscard]] Result<Summary> runLoad(const JobContext &context, const LoadRequest &request);
 [[nodiscard]] Result<Summary> runTrace(const JobContext &context, const TraceRequest &request);

@@ -5,22 +5,47 @@
 #include "engine/router/router.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <dlfcn.h>
+#include <system_error>
+#include <vector>
 
 namespace spectra {
 namespace {
 
-std::string keyOf(const ModelSpec &spec)
+/// Size and time of a model's files: one that was written again is another model.
+std::string filesOf(const std::filesystem::path &path)
 {
-    nlohmann::json key{spec.model, spec.set, spec.compute, spec.device, spec.seed};
+    std::vector<std::string> files;
+    std::error_code error;
+    const auto add = [&](const std::filesystem::path &file) {
+        const auto size = std::filesystem::file_size(file, error);
+        const auto time = std::filesystem::last_write_time(file, error);
+        files.push_back(fmt::format("{} {} {}", file.string(), size, time.time_since_epoch().count()));
+    };
+    if (std::filesystem::is_directory(path, error))
+        for (const auto &entry : std::filesystem::directory_iterator(path, error)) {
+            if (entry.is_regular_file(error))
+                add(entry.path());
+        }
+    else
+        add(path);
+    std::sort(files.begin(), files.end());
+    return fmt::format("{}", fmt::join(files, "\n"));
+}
+
+std::string keyOf(const ModelSpec &spec, const std::filesystem::path &path)
+{
+    nlohmann::json key{filesOf(path), spec.set, spec.compute, spec.device, spec.seed};
     if (spec.upcycle) {
         const UpcycleSettings &u = *spec.upcycle;
         key.push_back({u.experts, u.topK, u.granularity, u.shared, u.router, u.set, u.noise, u.layers, u.scaling});
     }
-    return key.dump();
+    return key.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 } // namespace
@@ -35,11 +60,11 @@ Result<std::string> routerJsonFor(const std::string &router, const std::vector<s
     return applyRouterSettings(json, settings, false);
 }
 
-Result<UpcycleOptions> upcycleOptions(const UpcycleSettings &settings, std::uint64_t seed)
+Result<UpcycleOptions> upcycleOptions(const UpcycleSettings &settings, const ModelConfig &source, std::uint64_t seed)
 {
     UpcycleOptions options;
     options.experts = settings.experts;
-    options.topK = settings.topK;
+    options.topK = settings.topK > 0 || source.moe() ? settings.topK : std::min(2, settings.experts);
     options.granularity = settings.granularity;
     options.shared = settings.shared;
     options.noise = settings.noise;
@@ -93,7 +118,8 @@ std::string routerNote(const ModelConfig &config)
 
 Result<std::shared_ptr<LoadedModel>> ModelStore::get(const ModelSpec &spec, const ProgressFunction &progress, std::stop_token stop)
 {
-    const std::string key = keyOf(spec);
+    SPECTRA_TRY(const std::filesystem::path path, Engine::resolveModel(spec.model, stop));
+    const std::string key = keyOf(spec, path);
     for (auto it = m_models.begin(); it != m_models.end(); ++it)
         if ((*it)->key == key) {
             m_models.splice(m_models.begin(), m_models, it);
@@ -102,7 +128,7 @@ Result<std::shared_ptr<LoadedModel>> ModelStore::get(const ModelSpec &spec, cons
         }
     const auto start = std::chrono::steady_clock::now();
     auto loaded = std::make_shared<LoadedModel>();
-    SPECTRA_TRY(loaded->path, Engine::resolveModel(spec.model));
+    loaded->path = path;
     SPECTRA_TRY(loaded->checkpoint, Checkpoint::open(loaded->path));
     SPECTRA_TRY(loaded->tokenizer, tokenizerOf(*loaded->checkpoint));
     if (loaded->tokenizer->size() > loaded->checkpoint->config().vocabulary)
@@ -114,7 +140,7 @@ Result<std::shared_ptr<LoadedModel>> ModelStore::get(const ModelSpec &spec, cons
     options.compute = resolveCompute(spec.compute);
     options.seed = spec.seed;
     if (spec.upcycle) {
-        SPECTRA_TRY(const auto upcycleWith, upcycleOptions(*spec.upcycle, spec.seed));
+        SPECTRA_TRY(const auto upcycleWith, upcycleOptions(*spec.upcycle, loaded->checkpoint->config(), spec.seed));
         SPECTRA_TRY(loaded->checkpoint, upcycled(loaded->checkpoint, upcycleWith));
     } else if (!spec.set.empty()) {
         if (!loaded->checkpoint->config().moe())

@@ -46,7 +46,7 @@ private:
 /// settings. Errors (usage).
 [[nodiscard]] Result<std::string> routerJsonFor(const std::string &router, const std::vector<std::string> &settings);
 /// Settings of the interface as options of engine/train. Errors (usage).
-[[nodiscard]] Result<UpcycleOptions> upcycleOptions(const UpcycleSettings &settings, std::uint64_t seed);
+[[nodiscard]] Result<UpcycleOptions> upcycleOptions(const UpcycleSettings &settings, const ModelConfig &source, std::uint64_t seed);
 /// "cpu", "cuda" or "auto". Errors (usage): cuda without a device.
 [[nodiscard]] Result<torch::Device> resolveDevice(const std::string &name);
 [[nodiscard]] Compute resolveCompute(const std::string &name);

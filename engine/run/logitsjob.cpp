@@ -33,7 +33,7 @@ Result<Summary> runLogits(const JobContext &context, const LogitsRequest &reques
     SPECTRA_CHECK(checkOutput(request.output, request.overwrite));
     SPECTRA_TRY(const auto loaded, context.models->get(request.spec, context.progress(), context.stop));
     Model &model = *loaded->model;
-    SPECTRA_TRY(const CutResult cut, cutPrompts({request.prompt}, *loaded->tokenizer, model.config().vocabulary, {0, 0, request.parseSpecial, true}));
+    SPECTRA_TRY(const CutResult cut, cutPrompts({request.prompt}, *loaded->tokenizer, model.config().vocabulary, {0, 0, request.parseSpecial, true, context.stop}));
     const TokenSequence &sequence = cut.sequences.front();
     const auto n = static_cast<std::int64_t>(sequence.ids.size());
 

@@ -2,6 +2,7 @@
 #include "engine/run/promptrun.h"
 
 #include "engine/core/files.h"
+#include "engine/model/kernels.h"
 #include "engine/model/sampler.h"
 
 #include <algorithm>
@@ -57,12 +58,20 @@ Result<void> PromptRun::run()
     m_offset = firstToken;
     m_done = 0;
     m_planned = 0;
-    for (std::size_t i = static_cast<std::size_t>(firstSequence); i < sequences.size(); ++i)
-        m_planned += static_cast<std::int64_t>(sequences[i].ids.size()) + maxNewTokens;
+    std::size_t i = static_cast<std::size_t>(firstSequence);
+    std::size_t together = static_cast<std::size_t>(std::max(1, batch));
+    // Each sequence is a transport of its own: its violation and potentials are recorded only when it runs alone.
+    if (const Router *router = loaded.model->router(); router != nullptr && router->needs().scope == RouterNeeds::Scope::sequence && spec.holds(Field::sinkhorn))
+        together = 1;
+    // A resumed run forms the batches of the first one, because values are rounded by what runs together: the sequences of
+    // its first batch that are in the file already run again, unrecorded. (With expert sums a run stops at batch ends only.)
+    if (maxNewTokens == 0 && !spec.holds(Field::expertMeans))
+        i -= i % together;
+    for (std::size_t s = i; s < sequences.size(); ++s)
+        m_planned += static_cast<std::int64_t>(sequences[s].ids.size()) + maxNewTokens;
     recorder.keepTopExperts(streamTokens);
     progress();
     Result<void> result;
-    std::size_t i = static_cast<std::size_t>(firstSequence);
     while (i < sequences.size() && result.ok()) {
         if (context.stop.stop_requested()) {
             result = cancelledError();
@@ -70,7 +79,7 @@ Result<void> PromptRun::run()
             // Lengths are known only when generation ends, and a trace's sequences are contiguous: one at a time.
             result = withGeneration(i++);
         } else {
-            const std::size_t last = std::min(sequences.size(), i + static_cast<std::size_t>(batch));
+            const std::size_t last = std::min(sequences.size(), i + together);
             result = prefillOnly(i, last);
             i = last;
         }
@@ -88,12 +97,14 @@ Result<void> PromptRun::prefillOnly(std::size_t first, std::size_t last)
     for (std::size_t i = first; i < last; ++i) {
         const TokenSequence &s = sequences[i];
         const auto number = static_cast<std::int32_t>(i);
-        SPECTRA_CHECK(recorder.begin(number, s, m_offset, static_cast<std::int64_t>(s.ids.size())));
-        recorder.setMask(number, s.mask);
         order.push_back(number);
         rows.push_back(static_cast<std::int64_t>(s.ids.size()));
         offsets.push_back(m_offset);
-        m_offset += rows.back();
+        if (number >= firstSequence) {
+            SPECTRA_CHECK(recorder.begin(number, s, m_offset, rows.back()));
+            recorder.setMask(number, s.mask);
+            m_offset += rows.back();
+        }
         input.sequences.push_back({s.ids, s.mask, nullptr});
     }
     PassHooks hooks = recorder.hooks(order, rows, &timing, context.stop);
@@ -120,6 +131,10 @@ Result<void> PromptRun::prefillOnly(std::size_t first, std::size_t last)
     for (std::size_t i = first; i < last; ++i) {
         const TokenSequence &s = sequences[i];
         const std::size_t n = s.ids.size();
+        if (static_cast<std::int32_t>(i) < firstSequence) {
+            row += n;
+            continue;
+        }
         TokenRecord record = columns(s, static_cast<std::int32_t>(i), offsets[i - first], 0, n);
         if (spec.holds(Field::nll))
             record.nll.assign(scores.nll.begin() + static_cast<std::ptrdiff_t>(row), scores.nll.begin() + static_cast<std::ptrdiff_t>(row + n));
@@ -127,15 +142,15 @@ Result<void> PromptRun::prefillOnly(std::size_t first, std::size_t last)
             record.nextTop1.assign(scores.top1.begin() + static_cast<std::ptrdiff_t>(row), scores.top1.begin() + static_cast<std::ptrdiff_t>(row + n));
         publish(record, row);
         SPECTRA_CHECK(recorder.tokens(std::move(record)));
+        tokens += static_cast<std::int64_t>(n);
         row += n;
     }
-    for (std::size_t i = first; i < last; ++i) {
+    for (std::size_t i = std::max(first, static_cast<std::size_t>(firstSequence)); i < last; ++i) {
         const TokenSequence &s = sequences[i];
         SequenceInfo info{s.id, s.domain, s.text, s.label, offsets[i - first], static_cast<std::int64_t>(s.ids.size()),
                           static_cast<std::int32_t>(s.ids.size()), 0};
         SPECTRA_CHECK(recorder.end(static_cast<std::int32_t>(i), std::move(info)));
     }
-    tokens += static_cast<std::int64_t>(row);
     m_done = before + static_cast<std::int64_t>(row);
     return {};
 }
@@ -201,7 +216,16 @@ Result<void> PromptRun::withGeneration(std::size_t index)
         }
         std::vector<std::int32_t> targets(record.id.begin() + 1, record.id.end());
         targets.push_back(ended ? -1 : next);
-        if (spec.holds(Field::nll) || spec.holds(Field::nextTop1)) {
+        if (rows == 1) {
+            // The logits are there already: the head is a fifth of a small model's work and runs once a token.
+            float logSum = 0;
+            std::int32_t top1 = 0;
+            kernels::logSumExp(logits.data(), 1, last.numel(), &logSum, &top1);
+            if (spec.holds(Field::nextTop1))
+                record.nextTop1 = {top1};
+            if (spec.holds(Field::nll))
+                record.nll = {ended ? std::numeric_limits<float>::quiet_NaN() : logSum - logits[static_cast<std::size_t>(next)]};
+        } else if (spec.holds(Field::nll) || spec.holds(Field::nextTop1)) {
             SPECTRA_TRY(TokenScores scores, model.score(hidden, targets, context.stop, &timing));
             if (spec.holds(Field::nll))
                 record.nll = std::move(scores.nll);

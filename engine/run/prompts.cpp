@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <iostream>
-#include <iterator>
 
 namespace spectra {
 namespace fs = std::filesystem;
@@ -30,7 +29,11 @@ Result<std::string> stringField(const json &object, const char *key, const std::
         return std::string();
     if (!found->is_string())
         return inputError(fmt::format("\"{}\" is not a string", key), where);
-    return found->get<std::string>();
+    auto text = found->get<std::string>();
+    // JSON can spell it, but no trace can hold it: HDF5 text ends at a zero.
+    if (text.find('\0') != std::string::npos)
+        return inputError(fmt::format("\"{}\" holds the character U+0000", key), where, "prompts are text");
+    return text;
 }
 
 } // namespace
@@ -51,6 +54,8 @@ Result<std::vector<Prompt>> parsePrompts(std::string_view content, const std::st
         prompts.push_back(std::move(prompt));
         return prompts;
     }
+    if (content.starts_with("\xEF\xBB\xBF"))
+        content.remove_prefix(3); // a byte order mark is not JSON
     std::int64_t number = 0;
     while (!content.empty()) {
         ++number;
@@ -63,11 +68,11 @@ Result<std::vector<Prompt>> parsePrompts(std::string_view content, const std::st
         SPECTRA_CHECK(checkJsonText(line, where));
         const json object = json::parse(line, nullptr, false);
         if (object.is_discarded() || !object.is_object())
-            return inputError("is not a JSON object", where, "each line is {\"text\": …, \"domain\": …}");
+            return inputError("is not a JSON object in UTF-8", where, "each line is {\"text\": …, \"domain\": …}");
         if (!object.contains("text") || !object["text"].is_string())
             return inputError("has no \"text\"", where, "each line is {\"text\": …, \"domain\": …}");
         Prompt prompt;
-        prompt.text = object["text"].get<std::string>();
+        SPECTRA_TRY(prompt.text, stringField(object, "text", where));
         if (blank(prompt.text))
             return inputError("holds no text", where);
         SPECTRA_TRY(prompt.domain, stringField(object, "domain", where));
@@ -95,7 +100,13 @@ Result<std::vector<Prompt>> readPrompts(const fs::path &file, const std::string 
 Result<std::vector<Prompt>> promptsOfArgument(const std::string &argument)
 {
     if (argument == "-") {
-        const std::string content{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+        std::string content;
+        std::vector<char> piece(std::size_t(1) << 20);
+        while (std::cin.read(piece.data(), static_cast<std::streamsize>(piece.size())) || std::cin.gcount() > 0) {
+            content.append(piece.data(), static_cast<std::size_t>(std::cin.gcount()));
+            if (content.size() > kLargestPromptFile)
+                return inputError("is longer than 4 GB", "stdin", "give the text in several files");
+        }
         return parsePrompts(content, "stdin", false, {});
     }
     std::error_code ignored;

@@ -13,7 +13,8 @@ namespace spectra {
 
 /// Prompts of one file. `.jsonl`: one object a line with text, and optionally domain, label, id; any other file: one
 /// document. `label` is the domain of all that do not name their own; ids default to FILE:number.
-/// Errors (input): missing, empty, binary (a NUL byte), larger than 4 GB, a line that is not such an object.
+/// Errors (input): missing, empty, binary (a zero byte, also as \u0000 in JSON), larger than 4 GB, a line that is not such
+/// an object (it is named).
 [[nodiscard]] Result<std::vector<Prompt>> readPrompts(const std::filesystem::path &file, const std::string &label);
 /// The same from memory; `name` stands for the file in ids and errors. `jsonl` says which form.
 [[nodiscard]] Result<std::vector<Prompt>> parsePrompts(std::string_view content, const std::string &name, bool jsonl, const std::string &label);

@@ -294,7 +294,8 @@ void Recorder::emit(const RoutingLayer &l, OpenSequence &s, std::int64_t first, 
         w.offset = packer.plan(w.count * 4);
     const bool wantsEntropy = m_spec.holds(Field::entropy) && probabilities.defined();
     const std::size_t atEntropy = packer.plan(wantsEntropy ? rows * 4 : 0);
-    const bool transport = m_spec.holds(Field::sinkhorn) && step.violation >= 0 && step.potentials.defined();
+    // A transport over a whole batch is one entry, with the batch's first sequence.
+    const bool transport = m_spec.holds(Field::sinkhorn) && step.violation >= 0 && step.potentials.defined() && first == l.firstRow;
     const std::size_t atPotentials = packer.plan(transport ? E * 4 : 0);
     packer.allocate();
 

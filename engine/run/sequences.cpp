@@ -41,7 +41,7 @@ bool startsCharacter(const std::string &text, std::int64_t at)
 }
 
 /// Encodes at least `wanted` tokens of the text, or all: a book is not tokenised for its first page.
-Result<Tokenizer::Encoding> encodeEnough(const Tokenizer &tokenizer, const std::string &text, std::int64_t wanted, bool parseSpecial)
+Result<Tokenizer::Encoding> encodeEnough(const Tokenizer &tokenizer, const std::string &text, std::int64_t wanted, const SequenceCut &cut)
 {
     constexpr std::size_t margin = 4096; // a prefix's last tokens may differ from the whole text's
     std::size_t take = text.size();
@@ -50,7 +50,7 @@ Result<Tokenizer::Encoding> encodeEnough(const Tokenizer &tokenizer, const std::
     for (;;) {
         while (take < text.size() && !startsCharacter(text, static_cast<std::int64_t>(take)))
             ++take;
-        SPECTRA_TRY(auto encoding, tokenizer.encode(std::string_view(text).substr(0, take), {false, parseSpecial}));
+        SPECTRA_TRY(auto encoding, tokenizer.encode(std::string_view(text).substr(0, take), {false, cut.parseSpecial, cut.stop}));
         if (take == text.size())
             return encoding;
         const auto safe = std::lower_bound(encoding.byteOffsets.begin(), encoding.byteOffsets.end(), static_cast<std::int32_t>(take - margin / 2));
@@ -109,6 +109,8 @@ Result<CutResult> cutPrompts(const std::vector<Prompt> &prompts, const Tokenizer
     std::int64_t replaced = 0;
     const std::int64_t added = tokenizer.addsBos() && tokenizer.bos() ? 1 : 0;
     for (const Prompt &prompt : prompts) {
+        if (cut.stop.stop_requested())
+            return cancelledError();
         if (!prompt.ids.empty()) {
             SPECTRA_TRY(auto sequence, fromIds(prompt, tokenizer, vocabulary));
             result.tokens += static_cast<std::int64_t>(sequence.ids.size());
@@ -119,7 +121,7 @@ Result<CutResult> cutPrompts(const std::vector<Prompt> &prompts, const Tokenizer
         if (room <= 0)
             continue;
         const std::string text = validUtf8(prompt.text, replaced);
-        SPECTRA_TRY(const auto encoding, encodeEnough(tokenizer, text, room, cut.parseSpecial));
+        SPECTRA_TRY(const auto encoding, encodeEnough(tokenizer, text, room, cut));
         const auto available = static_cast<std::int64_t>(encoding.ids.size());
         if (available == 0)
             return inputError("has no tokens", prompt.id);

@@ -6,6 +6,7 @@
 #include "engine/tokenizer/tokenizer.h"
 
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct SequenceCut {
     std::int64_t maxTokens = 0;              ///< per group, BOS not counted; 0: all
     bool parseSpecial = false;
     bool wholePrompt = false;                ///< never cut
+    std::stop_token stop = {};
 };
 
 struct CutResult {
@@ -34,7 +36,8 @@ struct CutResult {
 };
 
 /// Tokenises prompts and cuts them. A cut never falls inside a UTF-8 character, so a sequence may be a few tokens short.
-/// Bytes that are not UTF-8 become U+FFFD first. Errors (input): a prompt without tokens; ids outside the vocabulary.
+/// Bytes that are not UTF-8 become U+FFFD first. Errors: input (a prompt without tokens; ids outside the vocabulary),
+/// cancelled.
 [[nodiscard]] Result<CutResult> cutPrompts(const std::vector<Prompt> &prompts, const Tokenizer &tokenizer, std::int64_t vocabulary,
                                            const SequenceCut &cut);
 

@@ -2,6 +2,7 @@
 #include "engine/core/files.h"
 #include "engine/core/version.h"
 #include "engine/run/promptrun.h"
+#include "engine/trace/tracereader.h"
 
 #include <torch/version.h>
 
@@ -14,6 +15,7 @@
 #include <optional>
 #include <sys/utsname.h>
 #include <thread>
+#include <unistd.h>
 
 namespace spectra {
 namespace fs = std::filesystem;
@@ -44,6 +46,11 @@ EnvironmentAttributes environment(const std::string &commandLine, int threads)
     e.commandLine = commandLine;
     e.threads = threads;
     return e;
+}
+
+fs::path partOf(fs::path output)
+{
+    return output += ".part";
 }
 
 Result<std::map<int, Intervention>> interventions(const TraceRequest &request, const ModelConfig &config)
@@ -91,6 +98,48 @@ Result<void> checkSpace(const JobContext &context, const TraceRequest &request, 
                                      static_cast<double>(space.available) / 1e9),
                          request.output.string(), "capture less (--capture), fewer tokens (--max-tokens), or give --ignore-disk-space");
     return {};
+}
+
+/// Said before a model is loaded rather than after. Errors (work).
+Result<void> checkFolder(const fs::path &output)
+{
+    const fs::path folder = output.has_parent_path() ? output.parent_path() : fs::path(".");
+    std::error_code error;
+    if (!fs::is_directory(folder, error))
+        return workError("there is no such folder", folder.string(), "make it first, or name another place with -o");
+    if (::access(folder.c_str(), W_OK | X_OK) != 0)
+        return workError("the folder is not writable", folder.string(), "choose another place with -o");
+    return {};
+}
+
+/// A run is continued with its own prompts only. Errors (input).
+Result<void> checkSamePrompts(const fs::path &part, const std::vector<TokenSequence> &sequences)
+{
+    const auto differs = [&](std::size_t i) {
+        return inputError("was begun with other prompts or cut otherwise", fmt::format("{}: sequence {}", part.string(), i),
+                          "continue with the prompts and flags of the first run, or start a new one without --resume");
+    };
+    SPECTRA_TRY(const auto trace, TraceReader::open(part));
+    SPECTRA_TRY(const auto written, trace->sequences());
+    if (written->size() > sequences.size())
+        return differs(sequences.size());
+    for (std::size_t i = 0; i < written->size(); ++i) {
+        const SequenceInfo &before = (*written)[i];
+        const TokenSequence &now = sequences[i];
+        // The text of a generated sequence goes on after its prompt.
+        if (before.id != now.id || before.domain != now.domain || before.label != now.label || !before.text.starts_with(now.text)
+            || before.promptLength != static_cast<std::int32_t>(now.ids.size()))
+            return differs(i);
+    }
+    return {};
+}
+
+void warnOfContext(const ModelConfig &config, const std::vector<std::int64_t> &lengths, Summary &summary)
+{
+    const std::int64_t longest = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
+    if (config.context > 0 && longest > config.context)
+        summary.warnings.push_back(fmt::format("sequences of up to {} tokens are longer than the context of {} that the model was trained with",
+                                               longest, config.context));
 }
 
 void fillSummary(Summary &summary, const PromptRun &run, const LoadedModel &loaded, std::size_t sequences)
@@ -179,9 +228,8 @@ Result<Summary> runLoad(const JobContext &context, const LoadRequest &request)
 Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
 {
     if (!request.output.empty()) {
-        SPECTRA_CHECK(checkOutput(request.output, request.overwrite || request.resume));
-        if (request.resume)
-            SPECTRA_CHECK(checkOutput(request.output, request.overwrite));
+        SPECTRA_CHECK(checkOutput(request.output, request.overwrite));
+        SPECTRA_CHECK(checkFolder(request.output));
     }
     SPECTRA_TRY(const auto loaded, context.models->get(request.spec, context.progress(), context.stop));
     Model &model = *loaded->model;
@@ -189,7 +237,7 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
     SPECTRA_TRY(auto forced, interventions(request, model.config()));
     context.report({"tokenising", 0, 0, "tokens"});
     SPECTRA_TRY(const CutResult cut, cutPrompts(request.prompts, *loaded->tokenizer, model.config().vocabulary,
-                                                {request.sequenceLength, request.maxTokens, request.parseSpecial, false}));
+                                                {request.sequenceLength, request.maxTokens, request.parseSpecial, false, context.stop}));
     SPECTRA_TRY(TraceSpec spec, traceSpecFor(*loaded, request.spec, request.capture));
     spec.environment = environment(request.commandLine, context.threads);
     spec.f16 = request.dtype != "f32";
@@ -200,6 +248,7 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
         spec.plannedLengths.push_back(static_cast<std::int64_t>(s.ids.size()) + request.maxNewTokens);
     Summary summary;
     summary.warnings = cut.warnings;
+    warnOfContext(model.config(), spec.plannedLengths, summary);
     summary.output = request.output;
 
     std::unique_ptr<TraceWriter> writer;
@@ -207,17 +256,20 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
     std::vector<LayerTables> sums;
     std::int32_t firstSequence = 0;
     std::int64_t firstToken = 0;
+    bool resumedRun = false;
     if (request.output.empty()) {
         live = std::make_shared<LiveTrace>(spec);
         context.sink->traceOpened(context.id, live);
     } else {
         SPECTRA_CHECK(checkSpace(context, request, spec, cut.tokens + static_cast<std::int64_t>(cut.sequences.size()) * request.maxNewTokens, summary));
         if (request.resume && TraceWriter::resumable(request.output)) {
+            SPECTRA_CHECK(checkSamePrompts(partOf(request.output), cut.sequences));
             SPECTRA_TRY(auto resumed, TraceWriter::resume(request.output, spec, request.overwrite));
             writer = std::move(resumed.writer);
             sums = std::move(resumed.sums);
             firstSequence = static_cast<std::int32_t>(resumed.sequencesDone);
             firstToken = resumed.tokensDone;
+            resumedRun = true;
             context.sink->note(context.id, fmt::format("going on after {} sequences ({} tokens)", firstSequence, firstToken));
         } else {
             SPECTRA_TRY(writer, TraceWriter::create(request.output, spec, request.overwrite));
@@ -232,6 +284,7 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
     std::jthread hashing;
     if (writer)
         hashing = std::jthread([&digest, checkpoint = loaded->checkpoint](const std::stop_token &stop) { digest = checkpoint->sha256(stop); });
+    const std::stop_callback stopHashing(context.stop, [&hashing] { hashing.request_stop(); });
 
     PromptRun run(context, *loaded, spec, recorder, cut.sequences);
     run.batch = request.batch;
@@ -243,25 +296,36 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
     run.firstToken = firstToken;
     const Result<void> done = run.run();
     fillSummary(summary, run, *loaded, cut.sequences.size() - static_cast<std::size_t>(firstSequence));
+    const auto kept = [&](Error error) -> Error {
+        if (const auto closed = writer->cancel(recorder.tables()); !closed.ok())
+            return closed.error();
+        error.in(writer->file().string());
+        if (error.mend.empty() || error.kind == ErrorKind::cancelled)
+            error.mend = "what is finished is kept there; --resume goes on";
+        return error;
+    };
     if (!done.ok()) {
-        hashing = {};
-        if (writer) {
-            if (done.error().kind == ErrorKind::cancelled) {
-                SPECTRA_CHECK(writer->cancel(recorder.tables()));
-                Error error = done.error();
-                error.where = writer->file().string();
-                error.mend = "what is finished is kept there; --resume goes on";
-                return error;
-            }
-            writer->discard();
-        }
+        hashing.request_stop();
+        if (!writer)
+            return done.error();
+        // A stop keeps what is there. So does the failure of a continued run: it must not cost what an earlier one wrote.
+        if (done.error().kind == ErrorKind::cancelled || resumedRun)
+            return kept(done.error());
+        writer->discard();
         return done.error();
     }
     if (writer) {
-        hashing.join();
+        if (hashing.joinable())
+            hashing.join();
+        if (digest && !digest->ok() && digest->error().kind == ErrorKind::cancelled)
+            return kept(digest->error());
         if (digest && digest->ok())
             SPECTRA_CHECK(writer->setCheckpointSha256(**digest));
-        SPECTRA_CHECK(writer->finish(recorder.tables(), run.seconds + loaded->loadSeconds));
+        if (const auto finished = writer->finish(recorder.tables(), run.seconds + loaded->loadSeconds); !finished.ok()) {
+            if (!resumedRun)
+                writer->discard();
+            return finished.error();
+        }
     }
     if (live) {
         live->finish(recorder.tables());
@@ -281,11 +345,14 @@ Result<Summary> runGenerate(const JobContext &context, const GenerateRequest &re
     prompt.text = request.text;
     if (prompt.text.empty())
         return inputError("the prompt is empty", "prompt", "type some text first");
-    SPECTRA_TRY(const CutResult cut, cutPrompts({prompt}, *loaded->tokenizer, model.config().vocabulary, {0, 0, request.parseSpecial, true}));
+    SPECTRA_TRY(const CutResult cut, cutPrompts({prompt}, *loaded->tokenizer, model.config().vocabulary, {0, 0, request.parseSpecial, true, context.stop}));
     SPECTRA_TRY(TraceSpec spec, traceSpecFor(*loaded, request.spec, request.capture));
     spec.environment = environment("workbench", context.threads);
     for (const TokenSequence &s : cut.sequences)
         spec.plannedLengths.push_back(static_cast<std::int64_t>(s.ids.size()) + request.maxNewTokens);
+    Summary summary;
+    summary.warnings = cut.warnings;
+    warnOfContext(model.config(), spec.plannedLengths, summary);
     const auto live = std::make_shared<LiveTrace>(spec);
     context.sink->traceOpened(context.id, live);
     Recorder recorder(model, spec, nullptr, live.get());
@@ -298,9 +365,7 @@ Result<Summary> runGenerate(const JobContext &context, const GenerateRequest &re
     live->finish(recorder.tables());
     if (!done.ok())
         return done.error();
-    Summary summary;
     fillSummary(summary, run, *loaded, cut.sequences.size());
-    summary.warnings = cut.warnings;
     summary.trace = live;
     summary.text = run.generated;
     return summary;

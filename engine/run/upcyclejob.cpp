@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/core/files.h"
-#include "engine/run/calibratedcheckpoint.h"
 #include "engine/run/job.h"
 #include "engine/run/sequences.h"
 #include "engine/train/calibrate.h"
@@ -47,13 +46,22 @@ Result<double> logitDifference(const std::shared_ptr<const Checkpoint> &source, 
 }
 
 Result<std::vector<CalibrationSequence>> calibrationSequences(const std::vector<Prompt> &prompts, const Tokenizer &tokenizer, std::int64_t vocabulary,
-                                                              int sequenceLength)
+                                                              int sequenceLength, std::stop_token stop)
 {
-    SPECTRA_TRY(auto cut, cutPrompts(prompts, tokenizer, vocabulary, {sequenceLength, 0, false, false}));
+    SPECTRA_TRY(auto cut, cutPrompts(prompts, tokenizer, vocabulary, {sequenceLength, 0, false, false, std::move(stop)}));
     std::vector<CalibrationSequence> sequences;
     for (TokenSequence &s : cut.sequences)
         sequences.push_back({std::move(s.ids), std::move(s.mask)});
     return sequences;
+}
+
+/// `base` with the router of `model` as calibration left it.
+std::shared_ptr<const Checkpoint> calibratedCheckpoint(std::shared_ptr<const Checkpoint> base, const Model &model)
+{
+    ModelConfig config = base->config();
+    config.routerJson = model.router()->options();
+    config.routerCalibrated = true;
+    return withRouter(std::move(base), *model.router(), std::move(config));
 }
 
 /// tokenizer.json for the folder: the source's own text when it has one, otherwise the vocabulary written as one.
@@ -70,9 +78,9 @@ Result<Summary> runUpcycle(const JobContext &context, const UpcycleRequest &requ
 {
     const auto start = std::chrono::steady_clock::now();
     SPECTRA_CHECK(checkOutput(request.output, request.overwrite));
-    SPECTRA_TRY(const UpcycleOptions options, upcycleOptions(request.settings, request.spec.seed));
-    SPECTRA_TRY(const auto path, Engine::resolveModel(request.spec.model));
+    SPECTRA_TRY(const auto path, Engine::resolveModel(request.spec.model, context.stop));
     SPECTRA_TRY(const auto source, Checkpoint::open(path));
+    SPECTRA_TRY(const UpcycleOptions options, upcycleOptions(request.settings, source->config(), request.spec.seed));
     SPECTRA_TRY(const auto tokenizer, tokenizerOf(*source));
     SPECTRA_TRY(auto result, upcycled(source, options));
     LoadOptions load;
@@ -81,7 +89,7 @@ Result<Summary> runUpcycle(const JobContext &context, const UpcycleRequest &requ
 
     Summary summary;
     if (!request.calibration.empty()) {
-        SPECTRA_TRY(const auto sequences, calibrationSequences(request.calibration, *tokenizer, source->config().vocabulary, 512));
+        SPECTRA_TRY(const auto sequences, calibrationSequences(request.calibration, *tokenizer, source->config().vocabulary, 512, context.stop));
         SPECTRA_TRY(const auto model, Model::load(result, load, context.progress(), context.stop));
         CalibrateOptions calibration;
         if (request.calibrationBatches > 0)
@@ -91,20 +99,27 @@ Result<Summary> runUpcycle(const JobContext &context, const UpcycleRequest &requ
         SPECTRA_TRY(const auto calibrated, calibrate(*model, sequences, calibration, context.progress(), context.stop));
         summary.cvBefore = calibrated.cvBefore;
         summary.cvAfter = calibrated.cvAfter;
-        result = withCalibratedRouter(result, *model->router());
+        result = calibratedCheckpoint(result, *model);
     }
     FolderOptions folder;
     folder.place = request.output;
     folder.overwrite = request.overwrite;
     folder.dtype = options.dtype;
     SPECTRA_TRY(folder.tokenizerJson, tokenizerText(*source, *tokenizer));
+    folder.tokenizerConfigJson = tokenizer->toConfigJson();
     SPECTRA_CHECK(writeFolder(*result, folder, context.progress(), context.stop));
 
     // What was written is what is held against the source: the folder, loaded again.
     SPECTRA_TRY(const auto written, Checkpoint::open(request.output));
     const auto need = estimateMemory(written->config(), Compute::f32).weights;
     if (need + need / 8 < availableMemory()) {
-        SPECTRA_TRY(summary.maxLogitDifference, logitDifference(source, written, load, *tokenizer, context, summary.tokens));
+        auto difference = logitDifference(source, written, load, *tokenizer, context, summary.tokens);
+        if (!difference) {
+            Error error = std::move(difference.error()).in(request.output.string());
+            error.mend = "the folder is whole; only its check against the source is not done";
+            return error;
+        }
+        summary.maxLogitDifference = *difference;
     } else {
         summary.warnings.push_back("the result was not held against its source: it does not fit into memory here");
     }
@@ -118,7 +133,7 @@ Result<Summary> runCalibrate(const JobContext &context, const CalibrateRequest &
     const auto start = std::chrono::steady_clock::now();
     SPECTRA_CHECK(checkOutput(request.output, request.overwrite));
     SPECTRA_TRY(const auto loaded, context.models->get(request.spec, context.progress(), context.stop));
-    SPECTRA_TRY(const auto sequences, calibrationSequences(request.prompts, *loaded->tokenizer, loaded->model->config().vocabulary, request.sequenceLength));
+    SPECTRA_TRY(const auto sequences, calibrationSequences(request.prompts, *loaded->tokenizer, loaded->model->config().vocabulary, request.sequenceLength, context.stop));
     CalibrateOptions options;
     options.batches = request.batches;
     options.batchTokens = request.batchTokens;
@@ -131,7 +146,8 @@ Result<Summary> runCalibrate(const JobContext &context, const CalibrateRequest &
     folder.place = request.output;
     folder.overwrite = request.overwrite;
     SPECTRA_TRY(folder.tokenizerJson, tokenizerText(*loaded->checkpoint, *loaded->tokenizer));
-    const auto result = withCalibratedRouter(loaded->checkpoint, *loaded->model->router());
+    folder.tokenizerConfigJson = loaded->tokenizer->toConfigJson();
+    const auto result = calibratedCheckpoint(loaded->checkpoint, *loaded->model);
     SPECTRA_CHECK(writeFolder(*result, folder, context.progress(), context.stop));
     Summary summary;
     summary.output = request.output;

@@ -18,10 +18,14 @@ constexpr std::size_t longText = 2048; // bytes from which on remembering words 
 /// One call of encode().
 class Encoder {
 public:
-    Encoder(const TokenizerTables &tables, std::string_view text, bool parseSpecial, Tokenizer::Encoding &out)
-        : m_tables(tables), m_text(text), m_parseSpecial(parseSpecial), m_out(out), m_room(text.size() >= longText)
+    Encoder(const TokenizerTables &tables, std::string_view text, const Tokenizer::EncodeOptions &options, Tokenizer::Encoding &out)
+        : m_tables(tables), m_text(text), m_parseSpecial(options.parseSpecial), m_stop(options.stop), m_out(out), m_room(text.size() >= longText)
     {
         m_word = [this](const TextPiece &piece) {
+            if (m_stop.stop_requested()) {
+                m_error = cancelledError();
+                return false;
+            }
             m_piece = &piece;
             m_tables.model.encode(piece.text, m_room, m_emit);
             return true;
@@ -117,6 +121,7 @@ private:
     const TokenizerTables &m_tables;
     std::string_view m_text;
     bool m_parseSpecial;
+    const std::stop_token &m_stop;
     Tokenizer::Encoding &m_out;
     BpeRoom m_room;
     RegexMatcher m_matcher;
@@ -216,7 +221,7 @@ Result<Tokenizer::Encoding> Tokenizer::encode(std::string_view text, EncodeOptio
         }
     };
     addAround(t.before, 0);
-    SPECTRA_CHECK(Encoder(t, text, options.parseSpecial, out).run());
+    SPECTRA_CHECK(Encoder(t, text, options, out).run());
     addAround(t.after, text.size());
     return out;
 }

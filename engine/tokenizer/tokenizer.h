@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,7 @@ public:
     struct EncodeOptions {
         bool addSpecial = true;    ///< what the post-processor adds, e.g. the beginning-of-sequence token
         bool parseSpecial = false; ///< text that spells a special token becomes that token
+        std::stop_token stop = {}; ///< asked at every word: a book takes seconds
     };
     struct Encoding {
         std::vector<std::int32_t> ids;
@@ -47,7 +49,7 @@ public:
     /// Names of GGUF pre-tokenizers that are understood.
     [[nodiscard]] static std::vector<std::string> ggufPreNames();
 
-    /// Errors (input): text of 2 GiB or more; a pattern that needs more steps than allowed on this text.
+    /// Errors: input (text of 2 GiB or more; a pattern that needs more steps than allowed on this text), cancelled.
     /// Time grows as n log n in the length of the longest piece. Memory: a small multiple of the text.
     [[nodiscard]] Result<Encoding> encode(std::string_view text, EncodeOptions options) const;
     [[nodiscard]] Result<Encoding> encode(std::string_view text) const { return encode(text, EncodeOptions()); }
