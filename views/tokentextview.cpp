@@ -292,7 +292,9 @@ void TokenTextView::paintEvent(QPaintEvent *)
         const bool known = layer < t.experts.size() && t.experts[layer] != kNoExpert;
         QColor back = theme.panel;
         if (known) {
-            double strength = 0.16 + 0.44 * std::clamp(static_cast<double>(t.weights[layer]), 0.0, 1.0);
+            // A stream of tokens names experts before it knows their weights.
+            const double weight = layer < t.weights.size() ? static_cast<double>(t.weights[layer]) : 0.5;
+            double strength = 0.16 + 0.44 * std::clamp(weight, 0.0, 1.0);
             if (!experts.empty() && !std::binary_search(experts.begin(), experts.end(), static_cast<int>(t.experts[layer])))
                 strength *= 0.25;
             back = mixed(theme.panel, expertColor(t.experts[layer]), strength);
@@ -474,7 +476,7 @@ bool TokenTextView::viewportEvent(QEvent *event)
         for (std::size_t l = 0; l < t.experts.size() && lines.size() < 40; ++l)
             if (t.experts[l] != kNoExpert) {
                 const int decoder = open && l < open->info->decoderIndex.size() ? open->info->decoderIndex[l] : static_cast<int>(l);
-                lines << tr("layer %1: E%2 %3").arg(decoder).arg(t.experts[l]).arg(formatNumber(static_cast<double>(t.weights[l]), 2));
+                lines << tr("layer %1: E%2 %3").arg(decoder).arg(t.experts[l]).arg(l < t.weights.size() ? formatNumber(static_cast<double>(t.weights[l]), 2) : QString());
             }
         QToolTip::showText(help->globalPos(), lines.isEmpty() ? tip : tip + QStringLiteral("\n") + lines.join(QLatin1Char('\n')), viewport());
         return true;
