@@ -13,6 +13,7 @@
 #include "app/workbench/shell/widgets.h"
 #include "views/viewfactory.h"
 
+#include <QAbstractScrollArea>
 #include <QApplication>
 #include <QCloseEvent>
 #include <QLabel>
@@ -31,10 +32,7 @@ QWidget *absentPage(const QString &title, const QString &text, QWidget *parent)
     auto *page = new QWidget(parent);
     page->setAccessibleName(title);
     auto *heading = new QLabel(title, page);
-    QFont font = heading->font();
-    font.setPointSizeF(font.pointSizeF() * 1.5);
-    font.setWeight(QFont::DemiBold);
-    heading->setFont(font);
+    heading->setFont(headingFont(heading->font(), 1.5));
     heading->setAlignment(Qt::AlignHCenter);
     QLabel *body = quietLabel(text, page);
     body->setAlignment(Qt::AlignHCenter);
@@ -359,6 +357,9 @@ void MainWindow::applyTheme(const Theme &theme)
     m_prompt->setTheme(theme);
     m_figure->setTheme(theme);
     m_status->setTheme(theme);
+    // Under an application style sheet a viewport does not follow the palette of its scroll area.
+    for (QAbstractScrollArea *area : findChildren<QAbstractScrollArea *>())
+        area->viewport()->setPalette(area->palette());
 }
 
 void MainWindow::updateTitle()

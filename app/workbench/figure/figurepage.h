@@ -19,7 +19,7 @@ namespace spectra {
 
 /// Several views on one page, laid out in millimetres.
 struct FigureSpec {
-    QSizeF sizeMm{170, 120};
+    QSizeF sizeMm{170, 80};
     int columns = 2;
     double gapMm = 4;
     QString letters = QStringLiteral("a"); ///< a, A, (a) or empty: panel letters

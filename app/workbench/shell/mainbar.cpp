@@ -102,6 +102,7 @@ MainBar::MainBar(Session &session, const CommandRegistry &registry, QWidget *par
     addSeparator();
 
     auto *layerBox = new QWidget(this);
+    layerBox->setSizePolicy(QSizePolicy::Fixed, QSizePolicy::Preferred);
     auto *layerLayout = new QHBoxLayout(layerBox);
     layerLayout->setContentsMargins(4, 0, 4, 0);
     layerLayout->setSpacing(5);

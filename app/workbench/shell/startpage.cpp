@@ -48,10 +48,7 @@ StartPage::StartPage(Workbench &workbench, QWidget *parent)
     auto *icon = new QLabel(this);
     icon->setPixmap(QIcon(QStringLiteral(":/icons/spectra-workbench.svg")).pixmap(48, 48));
     auto *name = new QLabel(tr("SPECTRA Workbench"), this);
-    QFont large = name->font();
-    large.setPointSizeF(large.pointSizeF() * 1.8);
-    large.setWeight(QFont::DemiBold);
-    name->setFont(large);
+    name->setFont(headingFont(name->font(), 1.8));
     auto *top = new QHBoxLayout;
     top->addWidget(icon);
     top->addSpacing(8);

@@ -18,6 +18,7 @@ StatusLine::StatusLine(Session &session, TaskModel &tasks, QWidget *parent)
 {
     setObjectName(QStringLiteral("statusLine"));
     setSizeGripEnabled(false);
+    setContentsMargins(4, 0, 8, 0);
     m_note->setObjectName(QStringLiteral("modelNote"));
     m_scope->setObjectName(QStringLiteral("scope"));
     m_scope->setForegroundRole(QPalette::PlaceholderText);

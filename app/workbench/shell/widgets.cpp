@@ -63,7 +63,7 @@ DockTitle::DockTitle(QDockWidget *dock) : QWidget(dock), m_subtitle(new ElidedLa
         b->setFocusPolicy(Qt::NoFocus); // the View menu does the same from the keyboard
         return b;
     };
-    QToolButton *floating = button(QStringLiteral("⧉"), tr("Float %1, or dock it again").arg(dock->windowTitle()));
+    QToolButton *floating = button(QStringLiteral("↗"), tr("Float %1, or dock it again").arg(dock->windowTitle()));
     QToolButton *close = button(QStringLiteral("×"), tr("Close %1 (the View menu shows it again)").arg(dock->windowTitle()));
     connect(floating, &QToolButton::clicked, dock, [dock] { dock->setFloating(!dock->isFloating()); });
     connect(close, &QToolButton::clicked, dock, &QDockWidget::close);
@@ -82,6 +82,16 @@ void DockTitle::paintEvent(QPaintEvent *)
     QPainter painter(this);
     painter.fillRect(rect(), palette().color(QPalette::Base));
     painter.fillRect(QRect(0, height() - 1, width(), 1), palette().color(QPalette::Mid));
+}
+
+QFont headingFont(QFont font, double scale)
+{
+    if (font.pixelSize() > 0)
+        font.setPixelSize(static_cast<int>(font.pixelSize() * scale + 0.5));
+    else
+        font.setPointSizeF(font.pointSizeF() * scale);
+    font.setWeight(QFont::DemiBold);
+    return font;
 }
 
 QLabel *quietLabel(const QString &text, QWidget *parent)

@@ -40,6 +40,9 @@ private:
     ElidedLabel *m_subtitle;
 };
 
+/// A heading's font: the given one, larger and half bold, whatever unit its size has.
+[[nodiscard]] QFont headingFont(QFont font, double scale);
+
 /// Secondary text in the palette's placeholder colour, wrapped.
 [[nodiscard]] QLabel *quietLabel(const QString &text, QWidget *parent);
 
