@@ -17,6 +17,8 @@
 namespace spectra::h5 {
 namespace {
 
+constexpr std::size_t kMostWaiting = std::size_t(8) << 20;
+
 /// HDF5 allocates nothing of this; it fills in the base part and hands the pointer back.
 struct DriverFile : H5FD_t {
     int fd = -1;
@@ -28,6 +30,7 @@ struct DriverFile : H5FD_t {
     haddr_t onDisk = 0;   ///< size of the file
     haddr_t flushedEnd = 0; ///< size of the file at the last flush: beyond it nothing is referenced yet
     std::map<haddr_t, std::vector<unsigned char>> waiting; ///< disjoint pieces by address, written by the next flush
+    std::size_t waitingBytes = 0;
     DriverControl *control = nullptr;
     DriverControl own;
 };
@@ -208,9 +211,10 @@ herr_t write(H5FD_t *base, H5FD_mem_t type, hid_t, haddr_t addr, size_t size, co
     const auto *bytes = static_cast<const unsigned char *>(buffer);
     const haddr_t end = addr + size;
     try {
-        // Raw data in space that is new since the last flush is referred to by nothing on disk. All else waits: text
-        // references that are replaced in place, for one, point to heap objects that come with the next flush.
-        if (type == H5FD_MEM_DRAW && addr >= file->flushedEnd) {
+        // Raw data in space that is new since the last flush is referred to by nothing on disk: it may go out when much
+        // waits. All else waits: text references that are replaced in place, for one, point to heap objects that come with
+        // the next flush. So a file changes with its commits, not with every row.
+        if (type == H5FD_MEM_DRAW && addr >= file->flushedEnd && file->waitingBytes + size > kMostWaiting) {
             subtractWaiting(file, addr, end);
             if (file->control->abandoned)
                 return 0;
@@ -223,6 +227,7 @@ herr_t write(H5FD_t *base, H5FD_mem_t type, hid_t, haddr_t addr, size_t size, co
         } else {
             subtractWaiting(file, addr, end);
             file->waiting.emplace(addr, std::vector<unsigned char>(bytes, bytes + size));
+            file->waitingBytes += size;
         }
     } catch (const std::bad_alloc &) {
         return failed(file, ENOMEM);
@@ -266,6 +271,7 @@ herr_t flush(H5FD_t *base, hid_t id, hbool_t closing)
             if ((addr < file->flushedEnd) == replacing && !writeAll(file->fd, bytes.data(), bytes.size(), addr))
                 return failed(file, errno);
     file->waiting.clear();
+    file->waitingBytes = 0;
     file->flushedEnd = file->onDisk;
     return 0;
 }

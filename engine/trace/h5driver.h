@@ -17,9 +17,10 @@ struct DriverControl {
 
 /// HDF5 file driver of this module (id for H5Pset_driver; -1 when it cannot be registered).
 ///
-/// Written files are always as of their last flush: raw data in new space goes to the file at once; metadata (object headers,
-/// chunk indexes) and what replaces older bytes waits in memory and goes out together at the end of a flush, first what lies
-/// in space that is new since the last flush, then the replacements. Space is allocated before that, so a full disk leaves the last flush as it was.
+/// Written files are always as of their last flush. Raw data in new space goes to the file when 8 MiB wait; metadata (object
+/// headers, chunk indexes) and what replaces older bytes waits in memory and goes out at the end of a flush, first what lies in
+/// space that is new since the last flush, then the replacements. Space is allocated before that, so a full disk leaves the
+/// last flush as it was.
 /// Reads never pass the end of the file.
 [[nodiscard]] std::int64_t driverId();
 
