@@ -49,40 +49,46 @@ void attendFew(float *out, const float *qkv, std::int64_t first, std::int64_t n,
 void attendMany(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, std::int64_t n, const torch::Tensor &keys,
                 const torch::Tensor &values, std::int64_t position, const AttentionShape &s)
 {
-    constexpr std::int64_t kBlock = 128;
     const std::int64_t group = s.heads / s.kvHeads;
     const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.headDim)));
-    const std::int64_t most = std::min(kBlock, n) * group;
+    // Scores of one block stay within 32 MiB however long the context is.
+    const std::int64_t longest = s.window > 0 ? std::min(position + n, s.window + 128) : position + n;
+    const std::int64_t blockRows = std::clamp<std::int64_t>((std::int64_t(8) << 20) / (s.heads * longest), 8, std::min<std::int64_t>(128, std::max<std::int64_t>(8, n)));
+    const std::int64_t most = blockRows * group;
     // One allocation each for the whole call; the products below write into parts of them.
-    const torch::Tensor queries = torch::empty({most, s.headDim}), mixed = torch::empty({most, s.headDim});
-    const torch::Tensor scoresFlat = torch::empty({most * (position + n)});
+    const torch::Tensor queriesFlat = torch::empty({s.kvHeads * most * s.headDim}), mixedFlat = torch::empty({s.kvHeads * most * s.headDim});
+    const torch::Tensor scoresFlat = torch::empty({s.kvHeads * most * longest});
     std::vector<float> inverse(static_cast<std::size_t>(most));
     const float *const source = qkv.const_data_ptr<float>();
     float *const target = out.data_ptr<float>();
-    for (std::int64_t block = 0; block < n; block += kBlock) {
-        const std::int64_t m = std::min(kBlock, n - block), rows = m * group;
+    for (std::int64_t block = 0; block < n; block += blockRows) {
+        const std::int64_t m = std::min(blockRows, n - block), rows = m * group;
         const std::int64_t end = position + block + m;
         const std::int64_t begin = s.window > 0 ? std::max<std::int64_t>(0, position + block - s.window + 1) : 0;
-        for (std::int64_t h = 0; h < s.kvHeads; ++h) {
-            float *const q = queries.data_ptr<float>();
+        const std::int64_t length = end - begin;
+        float *const q = queriesFlat.data_ptr<float>();
+        for (std::int64_t h = 0; h < s.kvHeads; ++h)
             for (std::int64_t i = 0; i < m; ++i) {
                 const float *const row = source + (first + block + i) * s.width() + h * group * s.headDim;
                 for (std::int64_t c = 0; c < group * s.headDim; ++c)
-                    q[i * group * s.headDim + c] = row[c] * scale;
+                    q[(h * m + i) * group * s.headDim + c] = row[c] * scale;
             }
-            const torch::Tensor head = keys.select(0, h).narrow(0, begin, end - begin);
-            torch::Tensor scores = scoresFlat.narrow(0, 0, rows * (end - begin)).view({rows, end - begin});
-            at::mm_out(scores, queries.narrow(0, 0, rows), head.t());
-            kernels::causalExp(scores.data_ptr<float>(), inverse.data(), rows, end - begin, group, position + block - begin, s.window);
-            torch::Tensor product = mixed.narrow(0, 0, rows);
-            at::mm_out(product, scores, values.select(0, h).narrow(0, begin, end - begin));
-            const float *const y = mixed.const_data_ptr<float>();
+        const auto part = [](const torch::Tensor &flat, std::int64_t x, std::int64_t y, std::int64_t z) { return flat.narrow(0, 0, x * y * z).view({x, y, z}); };
+        torch::Tensor scores = part(scoresFlat, s.kvHeads, rows, length);
+        at::bmm_out(scores, part(queriesFlat, s.kvHeads, rows, s.headDim), keys.narrow(1, begin, length).transpose(1, 2));
+        torch::Tensor product = part(mixedFlat, s.kvHeads, rows, s.headDim);
+        inverse.resize(static_cast<std::size_t>(s.kvHeads * rows));
+        for (std::int64_t h = 0; h < s.kvHeads; ++h)
+            kernels::causalExp(scores.data_ptr<float>() + h * rows * length, inverse.data() + h * rows, rows, length, group,
+                               position + block - begin, s.window);
+        at::bmm_out(product, scores, values.narrow(1, begin, length));
+        const float *const y = mixedFlat.const_data_ptr<float>();
+        for (std::int64_t h = 0; h < s.kvHeads; ++h)
             for (std::int64_t r = 0; r < rows; ++r) {
                 float *const place = target + (first + block + r / group) * s.queryWidth() + (h * group + r % group) * s.headDim;
                 for (std::int64_t c = 0; c < s.headDim; ++c)
-                    place[c] = y[r * s.headDim + c] * inverse[static_cast<std::size_t>(r)];
+                    place[c] = y[(h * rows + r) * s.headDim + c] * inverse[static_cast<std::size_t>(h * rows + r)];
             }
-        }
     }
 }
 
