@@ -209,7 +209,7 @@ Result<void> PromptRun::withGeneration(std::size_t index)
             record.phase = {1};
             record.mask = mask;
             record.byteOffset = {byteOffset};
-            const std::string shown = decoder.push(ids[0]);
+            const std::string shown = printableUtf8(decoder.push(ids[0])); // HDF5 text ends at U+0000
             text += shown;
             generated += shown;
             byteOffset = static_cast<std::int32_t>(text.size());
@@ -245,7 +245,7 @@ Result<void> PromptRun::withGeneration(std::size_t index)
         mask = {static_cast<std::uint8_t>(loaded.tokenizer->isSpecial(next) ? 0 : 1)};
         ++generatedTokens;
     }
-    const std::string rest = decoder.finish();
+    const std::string rest = printableUtf8(decoder.finish());
     text += rest;
     generated += rest;
     m_offset = offset + length;

@@ -84,6 +84,8 @@ Result<std::vector<Prompt>> parsePrompts(std::string_view content, const std::st
             prompt.id = fmt::format("{}:{}", name, number);
         prompts.push_back(std::move(prompt));
     }
+    if (prompts.empty()) // nothing but a byte order mark
+        return inputError("holds no text", name);
     return prompts;
 }
 
