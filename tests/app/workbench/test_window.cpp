@@ -375,6 +375,7 @@ TEST(Window, TheKeyboardAloneReachesEverything)
     EXPECT_EQ(program.workbench->session().layer(), 1);
     QTest::keyClick(program.window.get(), Qt::Key_I, Qt::ControlModifier);
     EXPECT_FALSE(program.workbench->session().current()->selection.empty());
+    QTest::qWait(50); // the commands learn of the change from the event loop
     QTest::keyClick(program.window.get(), Qt::Key_Z, Qt::ControlModifier);
     EXPECT_TRUE(program.workbench->session().current()->selection.empty());
     QTest::keyClick(program.window.get(), Qt::Key_4, Qt::ControlModifier);

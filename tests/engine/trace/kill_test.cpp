@@ -97,14 +97,14 @@ TEST_F(KillTest, everyPartOfFiftyKilledRunsOpensAndHoldsEveryCommittedToken)
 
 TEST_F(KillTest, aRunKilledAgainAndAgainEndsAsIfItHadNotBeen)
 {
-    const SyntheticOptions o = childOptions(5, 6000);
+    const SyntheticOptions o = childOptions(5, 30000);
     ASSERT_TRUE(writeSyntheticTrace(place("whole.h5"), o).ok());
     Random random(4);
     std::string mode = "new";
     int kills = 0;
     std::int64_t last = 0;
     for (int i = 0; i < 60 && !std::filesystem::exists(place("cut.h5")); ++i) {
-        const pid_t child = start({place("cut.h5"), "5", "6000", mode});
+        const pid_t child = start({place("cut.h5"), "5", "30000", mode});
         if (i < 6) {
             std::this_thread::sleep_for(std::chrono::duration<double>(random.uniform(0.1, 0.45)));
             ::kill(child, SIGKILL);
