@@ -22,6 +22,10 @@ double logDistances(const std::int64_t *row, const std::uint32_t *column, const 
 /// Σ_i Σ_j 1 / (1 + |y_i − y_j|²) of points [first, last) against all n, self terms included.
 double exactNormalization(const float *x, const float *y, std::int64_t n, std::int64_t first, std::int64_t last);
 
+/// Σ_j (y_i − y_j) / (1 + |y_i − y_j|²)² of points [first, last) against all n; writes `force` [n,2]. Returns the part of
+/// Z = Σ_{i≠j} 1 / (1 + |y_i − y_j|²) that belongs to them.
+double exactForces(const float *x, const float *y, std::int64_t n, std::int64_t first, std::int64_t last, float *force);
+
 struct StepOptions {
     float learningRate = 0, momentum = 0, maxStep = 0, inverseZ = 0;
 };

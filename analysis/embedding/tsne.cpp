@@ -123,7 +123,7 @@ Result<Embedding> tsne(MatrixView points, const TsneOptions &options, std::stop_
     }
     if (n < 4) {
         result.coordinates = std::move(initial);
-        result.warnings.push_back("fewer than 4 points: the initial map is given");
+        result.warnings.emplace_back("fewer than 4 points: the initial map is given");
         return result;
     }
     result.perplexity = options.perplexity;

@@ -13,6 +13,9 @@ namespace spectra::detail {
 namespace {
 
 constexpr std::int64_t kExactZ = 4000;
+/// Up to here all pairs cost less than the grid, and a map of few groups that drift apart, whose grid would grow without
+/// end, costs no more than any other.
+constexpr std::int64_t kExactForces = 1000;
 
 float spacingOf(TsneMode mode, bool exaggerating)
 {
@@ -134,7 +137,16 @@ void TsneOptimizer::evaluate(int iteration, const std::stop_token &stop)
     if (iteration == 30 || iteration == 120 || iteration == 250 || settled)
         sortByCurve();
     m_repulsion.setSpacing(spacingOf(m_options.mode, iteration < m_options.exaggerationIterations));
-    m_z = m_repulsion.evaluate(m_position.data(), m_n, m_repulsive.data(), stop);
+    if (m_n > kExactForces) {
+        m_z = m_repulsion.evaluate(m_position.data(), m_n, m_repulsive.data(), stop);
+        return;
+    }
+    std::vector<double> sums(static_cast<std::size_t>(m_parts), 0.0);
+    parallelFor(m_n, m_parts, [&](std::int64_t begin, std::int64_t end, int part) {
+        sums[static_cast<std::size_t>(part)] =
+            exactForces(m_x.data(), m_y.data(), m_n, begin, end, m_repulsive.data());
+    });
+    m_z = std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 bool TsneOptimizer::iterate(int iteration, const std::stop_token &stop)

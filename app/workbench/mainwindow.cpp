@@ -16,7 +16,9 @@
 #include <QAbstractScrollArea>
 #include <QApplication>
 #include <QCloseEvent>
+#include <QFileInfo>
 #include <QLabel>
+#include <QLocale>
 #include <QMenuBar>
 #include <QVBoxLayout>
 
@@ -109,17 +111,17 @@ MainWindow::MainWindow(Workbench &workbench, QWidget *parent)
     addToolBar(Qt::TopToolBarArea, m_bar);
     m_bar->toggleViewAction()->setEnabled(false);
     addToolBarBreak(Qt::TopToolBarArea);
-    auto *bannerBar = new QToolBar(tr("Notices"), this);
-    bannerBar->setObjectName(QStringLiteral("bannerBar"));
-    bannerBar->setMovable(false);
-    bannerBar->setFloatable(false);
-    bannerBar->setContentsMargins(0, 0, 0, 0);
+    m_bannerBar = new QToolBar(tr("Notices"), this);
+    m_bannerBar->setObjectName(QStringLiteral("bannerBar"));
+    m_bannerBar->setMovable(false);
+    m_bannerBar->setFloatable(false);
+    m_bannerBar->setContentsMargins(0, 0, 0, 0);
     m_banners->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Preferred);
-    bannerBar->addWidget(m_banners);
-    bannerBar->toggleViewAction()->setVisible(false);
-    addToolBar(Qt::TopToolBarArea, bannerBar);
-    bannerBar->setVisible(false);
-    connect(m_banners, &BannerArea::emptyChanged, bannerBar, [bannerBar](bool empty) { bannerBar->setVisible(!empty); });
+    m_bannerBar->addWidget(m_banners);
+    m_bannerBar->toggleViewAction()->setVisible(false);
+    addToolBar(Qt::TopToolBarArea, m_bannerBar);
+    m_bannerBar->setVisible(false);
+    connect(m_banners, &BannerArea::emptyChanged, m_bannerBar, [this](bool empty) { m_bannerBar->setVisible(!empty); });
     m_status = new StatusLine(workbench.session(), workbench.tasks(), this);
     setStatusBar(m_status);
     connect(m_status, &StatusLine::taskListRequested, this, &MainWindow::showTasks);
@@ -138,7 +140,7 @@ MainWindow::MainWindow(Workbench &workbench, QWidget *parent)
     if (QSettings *settings = workbench.settings()) {
         restoreGeometry(settings->value(QStringLiteral("window/geometry")).toByteArray());
         const QByteArray state = settings->value(QStringLiteral("window/layout")).toByteArray();
-        if (!state.isEmpty() && restoreState(state, layoutVersion))
+        if (!state.isEmpty() && restoreLayout(state))
             m_sized = true;
     }
     m_exploreState = saveState(layoutVersion);
@@ -388,19 +390,18 @@ bool MainWindow::isIdle() const
 
 void MainWindow::offerRecovery()
 {
+    // One notice each, the newest first: nothing is thrown away unasked. More than fit wait for the next start.
     const QStringList found = m_workbench.autosave().abandoned();
-    if (found.isEmpty())
-        return;
-    const QString path = found.front();
-    for (const QString &older : found.mid(1))
-        Autosave::discard(older);
-    Notice notice{Notice::Kind::warning, tr("The program ended unexpectedly last time"), {}, tr("Its session was saved a second after the last change.")};
-    notice.actions.emplace_back(tr("Restore"), [this, path] {
-        m_workbench.openSession(path, true);
-        Autosave::discard(path);
-    });
-    notice.actions.emplace_back(tr("Discard"), [path] { Autosave::discard(path); });
-    m_banners->show(notice);
+    for (const QString &path : found.first(std::min<qsizetype>(found.size(), BannerArea::maxBanners))) {
+        const QString when = QLocale(QLocale::English).toString(QFileInfo(path).lastModified(), QStringLiteral("d MMMM yyyy, HH:mm:ss"));
+        Notice notice{Notice::Kind::warning, tr("The program ended unexpectedly"), tr("A session of %1 is left").arg(when), {}};
+        notice.actions.emplace_back(tr("Restore"), [this, path] {
+            m_workbench.openSession(path, true);
+            Autosave::discard(path);
+        });
+        notice.actions.emplace_back(tr("Discard"), [path] { Autosave::discard(path); });
+        m_banners->show(notice);
+    }
 }
 
 void MainWindow::closeEvent(QCloseEvent *event)

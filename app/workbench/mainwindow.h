@@ -14,6 +14,8 @@
 #include <memory>
 #include <vector>
 
+class QToolBar;
+
 namespace spectra {
 
 class BannerArea;
@@ -89,6 +91,8 @@ private:
     QDockWidget *addDock(const QString &id, const QString &title, QWidget *content);
     void arrangeDefault();
     void applyDefaultSizes();
+    /// As QMainWindow::restoreState, but notices stay to be seen whatever the layout was saved with.
+    bool restoreLayout(const QByteArray &layout);
     void followTasksOf(View *view);
     void applyTheme(const Theme &theme);
     void updateTitle();
@@ -104,6 +108,7 @@ private:
     FigureWorkspace *m_figure = nullptr;
     PromptView *m_prompt = nullptr;
     BannerArea *m_banners;
+    QToolBar *m_bannerBar = nullptr;
     MainBar *m_bar = nullptr;
     StatusLine *m_status = nullptr;
     CommandPalette *m_palette = nullptr;

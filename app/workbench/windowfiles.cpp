@@ -5,6 +5,7 @@
 #include "app/workbench/figure/figureworkspace.h"
 #include "app/workbench/mainwindow.h"
 #include "app/workbench/shell/bannerarea.h"
+#include "engine/core/version.h"
 #include "views/export.h"
 
 #include <QDragEnterEvent>
@@ -123,8 +124,8 @@ void MainWindow::showAbout()
     box->setTextFormat(Qt::RichText);
     box->setText(tr("<b>SPECTRA Workbench %1</b><br>Visual analytics of mixture-of-experts routing").arg(QStringLiteral(SPECTRA_VERSION)));
     box->setInformativeText(tr("Source: commit %1, Qt %2.<br>Free software under the GNU General Public License, version 3 or later, "
-                               "without warranty. It uses Qt, LibTorch, HDF5, Eigen and QCustomPlot.")
-                                .arg(QStringLiteral(SPECTRA_GIT_COMMIT), QString::fromLatin1(qVersion())));
+                               "without warranty. It uses Qt, LibTorch, HDF5, Eigen, PCRE2 and ICU.")
+                                .arg(QString::fromLatin1(programCommit()), QString::fromLatin1(qVersion())));
     box->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
     box->open();
 }

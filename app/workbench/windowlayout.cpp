@@ -3,9 +3,11 @@
 #include "app/workbench/figure/figureworkspace.h"
 #include "app/workbench/mainwindow.h"
 #include "app/workbench/prompt/promptview.h"
+#include "app/workbench/shell/bannerarea.h"
 #include "app/workbench/shell/startpage.h"
 
 #include <QShowEvent>
+#include <QToolBar>
 
 #include <algorithm>
 
@@ -78,6 +80,13 @@ void MainWindow::restoreDefaultLayout()
     m_workbench.touch();
 }
 
+bool MainWindow::restoreLayout(const QByteArray &layout)
+{
+    const bool restored = QMainWindow::restoreState(layout, layoutVersion);
+    m_bannerBar->setVisible(!m_banners->banners().empty());
+    return restored;
+}
+
 void MainWindow::showWorkspace(Workspace workspace)
 {
     const bool same = workspace == m_workspace;
@@ -90,7 +99,7 @@ void MainWindow::showWorkspace(Workspace workspace)
     if (workspace == Workspace::explore) {
         m_pages->hide();
         if (!same) {
-            restoreState(m_exploreState, layoutVersion);
+            restoreLayout(m_exploreState);
             if (isVisible() && !std::exchange(m_sized, true))
                 applyDefaultSizes();
         }
@@ -139,7 +148,7 @@ void MainWindow::restore(const SessionDocument &document)
     const Workspace wanted = workspaceByName(document.workspace).value_or(Workspace::explore);
     showWorkspace(Workspace::explore);
     // A layout of another version is left alone: the docks stay where they are.
-    if (document.layoutVersion == layoutVersion && restoreState(document.layout, layoutVersion))
+    if (document.layoutVersion == layoutVersion && restoreLayout(document.layout))
         m_sized = true;
     if (wanted == Workspace::start && !document.traces.empty())
         return;

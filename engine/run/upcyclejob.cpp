@@ -121,7 +121,7 @@ Result<Summary> runUpcycle(const JobContext &context, const UpcycleRequest &requ
         }
         summary.maxLogitDifference = *difference;
     } else {
-        summary.warnings.push_back("the result was not held against its source: it does not fit into memory here");
+        summary.warnings.emplace_back("the result was not held against its source: it does not fit into memory here");
     }
     summary.output = request.output;
     summary.seconds = since(start);

@@ -2,6 +2,7 @@
 // t-SNE against its exact form, scikit-learn and openTSNE; PCA and map quality against scikit-learn.
 #include "analysis/embedding/affinities.h"
 #include "analysis/embedding/fft.h"
+#include "analysis/embedding/kernels.h"
 #include "analysis/embedding/mapquality.h"
 #include "analysis/embedding/pca.h"
 #include "analysis/embedding/repulsion.h"
@@ -325,6 +326,39 @@ TEST(Tsne, OddInput)
     EXPECT_NE(bad.error().where.find("row 12"), std::string::npos);
     options.perplexity = 0;
     EXPECT_EQ(tsne({x.data(), 300, 6}, options).error().kind, ErrorKind::usage);
+}
+
+TEST(Tsne, FewPointsFarApart)
+{
+    // Forces of the direct sum against the double-precision form, near and far.
+    Random random(3, 1);
+    for (const float spread : {1e-3f, 1.0f, 3000.0f}) {
+        std::vector<float> y(2 * 37), px(37), py(37), force(2 * 37);
+        for (float &v : y)
+            v = spread * static_cast<float>(random.normal());
+        for (std::size_t i = 0; i < 37; ++i) {
+            px[i] = y[2 * i];
+            py[i] = y[2 * i + 1];
+        }
+        std::vector<double> exact;
+        const double z = exactRepulsion(y, exact);
+        EXPECT_NEAR(detail::exactForces(px.data(), py.data(), 37, 0, 37, force.data()) / z, 1, 1e-5);
+        const double largest = std::ranges::max(exact, {}, [](double v) { return std::abs(v); });
+        for (std::size_t i = 0; i < exact.size(); ++i)
+            EXPECT_NEAR(static_cast<double>(force[i]), exact[i], 1e-4 * std::abs(largest));
+    }
+    // Groups of two share no neighbours and drift apart: the map stays finite, and every pair stays together.
+    std::vector<float> x;
+    for (int i = 0; i < 8; ++i)
+        for (int j = 0; j < 5; ++j)
+            x.push_back(j == i / 2 ? 10.0f + 0.01f * static_cast<float>(i) : 0.0f);
+    const auto map = tsne({x.data(), 8, 5}, {});
+    ASSERT_TRUE(map.ok());
+    EXPECT_EQ(map->iterations, 750);
+    EXPECT_TRUE(std::isfinite(*map->kl));
+    const auto nearest = nearestNeighbors({map->coordinates.data(), 8, 2}, 1);
+    for (int i = 0; i < 8; ++i)
+        EXPECT_EQ(nearest->index[static_cast<std::size_t>(i)], i ^ 1);
 }
 
 TEST(Neighbors, ExactIsExactAndTheGraphNearlySo)

@@ -101,7 +101,6 @@ BannerArea::BannerArea(QWidget *parent) : QWidget(parent), m_layout(new QVBoxLay
     setObjectName(QStringLiteral("banners"));
     m_layout->setContentsMargins(0, 0, 0, 0);
     m_layout->setSpacing(0);
-    setVisible(false);
 }
 
 void BannerArea::show(Notice notice)
@@ -117,7 +116,6 @@ void BannerArea::show(Notice notice)
     auto *banner = new Banner(std::move(notice), this);
     m_layout->addWidget(banner);
     connect(banner, &Banner::closed, this, [this, banner] { take(banner); });
-    setVisible(true);
     Q_EMIT emptyChanged(false);
 }
 
@@ -141,10 +139,8 @@ void BannerArea::take(Banner *banner)
     m_layout->removeWidget(banner);
     banner->hide();
     banner->deleteLater();
-    if (m_layout->isEmpty()) {
-        setVisible(false);
+    if (m_layout->isEmpty())
         Q_EMIT emptyChanged(true);
-    }
 }
 
 } // namespace spectra

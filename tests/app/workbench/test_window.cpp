@@ -142,6 +142,14 @@ TEST(Window, ARefusedFileLeavesStateAsItWasAndSaysWhy)
     EXPECT_TRUE(program.errors().front().contains(QStringLiteral("broken.h5")));
     const auto *label = program.window->banners().banners().front()->findChild<QLabel *>(QStringLiteral("bannerText"));
     EXPECT_TRUE(label->textInteractionFlags() & Qt::TextSelectableByMouse);
+    // It is there to be read, in full, on every page of the window.
+    for (const Workspace page : {Workspace::explore, Workspace::figure, Workspace::start, Workspace::explore}) {
+        program.window->showWorkspace(page);
+        QCoreApplication::processEvents();
+        EXPECT_TRUE(label->isVisible());
+        EXPECT_GE(label->height(), label->heightForWidth(label->width()));
+        EXPECT_TRUE(program.window->rect().contains(QRect(label->mapTo(program.window.get(), QPoint()), label->size())));
+    }
 }
 
 TEST(Window, DropsOpenOrSayWhyNot)
@@ -261,7 +269,7 @@ TEST(Window, AHostileSessionChangesNothing)
     EXPECT_TRUE(program.workbench->session().traces().empty());
 }
 
-TEST(Window, WhatACrashLeftIsFound)
+TEST(Window, WhatACrashLeftIsRestored)
 {
     Program first({}, true);
     first.workbench->open({first.makeTrace(QStringLiteral("a.h5"))});
@@ -279,7 +287,18 @@ TEST(Window, WhatACrashLeftIsFound)
     first.start();
     EXPECT_EQ(first.workbench->autosave().abandoned(), QStringList{left});
     first.window->offerRecovery();
-    EXPECT_EQ(first.window->banners().banners().size(), 1u);
+    ASSERT_EQ(first.window->banners().banners().size(), 1u);
+    auto *restore = first.window->banners().banners().front()->findChild<QPushButton *>();
+    ASSERT_NE(restore, nullptr);
+    ASSERT_TRUE(QTest::qWaitFor([&] { return restore->isVisible(); }, 2000)) << "the offer is to be seen";
+    ASSERT_TRUE(first.settle());
+    QTest::mouseClick(restore, Qt::LeftButton);
+    ASSERT_TRUE(first.settle());
+    EXPECT_TRUE(first.errors().isEmpty()) << first.errors().join(u'\n').toStdString();
+    ASSERT_EQ(first.workbench->session().traces().size(), 1u);
+    EXPECT_EQ(first.workbench->session().layer(), 2);
+    EXPECT_EQ(first.window->workspace(), Workspace::explore);
+    EXPECT_FALSE(QFile::exists(left)) << "what was restored is the own session's from now on";
 }
 
 TEST(Window, RecentFilesAreRemembered)
