@@ -298,7 +298,7 @@ std::vector<GramView::Place> GramView::places(const QRectF &area, const Theme &t
     const double h = lineHeight(theme.small);
     if (option(QStringLiteral("layers")) != QLatin1String("all")) {
         const double labels = textWidth(theme.small, QStringLiteral("E%1").arg(m_data->experts - 1)) + theme.em() * 0.4;
-        const double bar = area.width() > area.height() * 1.15 ? colorBarWidth(theme, textWidth(theme.small, QStringLiteral("−0.5"))) + theme.em() : 0;
+        const double bar = area.width() > theme.em() * 14 ? colorBarWidth(theme, textWidth(theme.small, QStringLiteral("−0.5"))) + theme.em() : 0;
         double side = std::min(area.width() - labels - bar, area.height() - h - theme.em() * 0.3);
         side = std::max(side, 20.0);
         // Whole pixels per cell keep the grid even on the screen.

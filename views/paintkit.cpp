@@ -77,6 +77,21 @@ double lineHeight(const QFont &font)
     return QFontMetricsF(font).height();
 }
 
+QString wholeParts(const QFontMetricsF &metrics, const QString &text, double width)
+{
+    if (metrics.horizontalAdvance(text) <= width)
+        return text;
+    const QString dot = QStringLiteral(" · ");
+    QString shown;
+    for (const QString &part : text.split(dot)) {
+        const QString longer = shown.isEmpty() ? part : shown + dot + part;
+        if (metrics.horizontalAdvance(longer + QStringLiteral(" …")) > width)
+            break;
+        shown = longer;
+    }
+    return shown.isEmpty() ? metrics.elidedText(text, Qt::ElideRight, width) : shown + QStringLiteral(" …");
+}
+
 QString elided(const QFont &font, const QString &text, double width, Qt::TextElideMode mode)
 {
     const QFontMetricsF metrics(font);
@@ -147,12 +162,12 @@ QRectF drawHeader(QPainter &p, const QRectF &area, const QString &title, const Q
                   Qt::AlignLeft | Qt::AlignVCenter, subtitle, theme.small, theme.muted);
         return area.adjusted(0, height + gap * 0.5, 0, 0);
     }
-    // Broken between its parts, at most two lines.
+    // Broken between its parts, at most three lines.
     const QString dot = QStringLiteral(" · ");
     QStringList lines{QString()};
     for (const QString &part : subtitle.split(dot)) {
         const QString longer = lines.last().isEmpty() ? part : lines.last() + dot + part;
-        if (lines.last().isEmpty() || lines.size() == 2 || textWidth(theme.small, longer) <= area.width())
+        if (lines.last().isEmpty() || lines.size() == 3 || textWidth(theme.small, longer) <= area.width())
             lines.last() = longer;
         else
             lines << part;

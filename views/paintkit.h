@@ -26,6 +26,8 @@ namespace spectra {
 
 [[nodiscard]] double textWidth(const QFont &font, const QString &text);
 [[nodiscard]] double lineHeight(const QFont &font);
+/// The leading parts of a text of parts between " · " that fit, followed by "…" if some do not.
+[[nodiscard]] QString wholeParts(const QFontMetricsF &metrics, const QString &text, double width);
 /// The text cut with an ellipsis to `width`; empty when not even that fits.
 [[nodiscard]] QString elided(const QFont &font, const QString &text, double width, Qt::TextElideMode mode = Qt::ElideRight);
 /// One line, elided to the rectangle.

@@ -8,7 +8,9 @@
 #include <QActionGroup>
 #include <QComboBox>
 #include <QFontInfo>
+#include <QEvent>
 #include <QHBoxLayout>
+#include <QInputDialog>
 #include <QLabel>
 #include <QMenu>
 #include <QPainter>
@@ -26,10 +28,18 @@ namespace spectra {
 
 namespace {
 
-/// A combo box that elides its text instead of cutting it: docks are narrow.
+/// A combo box that shrinks to the text that it shows: docks are narrow.
 class BarBox : public QComboBox {
 public:
     using QComboBox::QComboBox;
+    QSize minimumSizeHint() const override
+    {
+        QStyleOptionComboBox option;
+        initStyleOption(&option);
+        const QSize content(fontMetrics().horizontalAdvance(currentText()) + 8, fontMetrics().height());
+        return {std::min(style()->sizeFromContents(QStyle::CT_ComboBox, &option, content, this).width(), maximumWidth()),
+                QComboBox::minimumSizeHint().height()};
+    }
 
 protected:
     void paintEvent(QPaintEvent *) override
@@ -63,6 +73,8 @@ View::View(const QString &id, const QString &title, QWidget *parent)
     QFont barFont = font(); // small: docks are
     barFont.setPixelSize(std::max(9, QFontInfo(barFont).pixelSize() - 1));
     m_bar->setFont(barFont);
+    m_bar->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Fixed); // the bar fits itself to the view, not the view to the bar
+    m_bar->installEventFilter(this);
     m_barLayout = new QHBoxLayout(m_bar);
     m_barLayout->setContentsMargins(6, 3, 4, 3);
     m_barLayout->setSpacing(4);
@@ -405,6 +417,7 @@ void View::rebuildBar()
         m_barLayout->removeWidget(extra);
         extra->setParent(m_bar);
     }
+    m_barOptions.clear();
     while (QLayoutItem *item = m_barLayout->takeAt(0)) {
         if (item->widget() != nullptr && std::find(m_barExtras.begin(), m_barExtras.end(), item->widget()) == m_barExtras.end()) {
             item->widget()->hide();
@@ -429,13 +442,12 @@ void View::rebuildBar()
                     item->setToolTip(c.why);
                 }
             }
-            box->setMinimumContentsLength(5);
-            box->setMaximumWidth(static_cast<int>((longest + 5) * fontMetrics().averageCharWidth() + 28));
-            box->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Fixed);
-            box->setMinimumWidth(56);
+            box->setMinimumContentsLength(std::min(longest, 24));
+            box->setMaximumWidth(280);
+            box->setSizePolicy(QSizePolicy::Preferred, QSizePolicy::Fixed);
             box->setCurrentIndex(box->findData(o.value));
             connect(box, &QComboBox::activated, this, [this, key = o.key, box](int index) { (void)setOption(key, box->itemData(index).toString()); });
-            m_barLayout->addWidget(box, std::min(longest, 20));
+            m_barLayout->addWidget(box);
             made = box;
         } else {
             auto *spin = new QDoubleSpinBox(m_bar);
@@ -448,6 +460,7 @@ void View::rebuildBar()
             m_barLayout->addWidget(spin);
             made = spin;
         }
+        m_barOptions.push_back(made);
         made->setObjectName(o.key);
         made->setAccessibleName(o.label);
         made->setToolTip(o.tip.isEmpty() ? o.label : o.tip);
@@ -468,6 +481,30 @@ void View::rebuildBar()
     });
     m_barLayout->addWidget(more);
     m_bar->setVisible(m_barVisible);
+    fitBar();
+}
+
+void View::fitBar()
+{
+    // What does not fit whole stands in the menu only, the last first.
+    const QMargins margins = m_barLayout->contentsMargins();
+    int room = m_bar->width() - margins.left() - margins.right();
+    for (int i = 0; i < m_barLayout->count(); ++i)
+        if (QWidget *w = m_barLayout->itemAt(i)->widget(); w != nullptr && std::find(m_barOptions.begin(), m_barOptions.end(), w) == m_barOptions.end())
+            room -= std::max(w->minimumSizeHint().width(), w->minimumWidth()) + m_barLayout->spacing();
+    bool fits = true;
+    for (QWidget *w : m_barOptions) {
+        room -= w->minimumSizeHint().width() + m_barLayout->spacing();
+        fits = fits && room >= 0;
+        w->setVisible(fits);
+    }
+}
+
+bool View::eventFilter(QObject *watched, QEvent *event)
+{
+    if (watched == m_bar && event->type() == QEvent::Resize)
+        fitBar();
+    return QWidget::eventFilter(watched, event);
 }
 
 void View::addToBar(QWidget *widget)
@@ -505,13 +542,33 @@ void View::restoreState(const QJsonObject &state)
 
 // ---- menu
 
+void View::askNumber(const QString &key)
+{
+    const ViewOption *o = findOption(m_options, key);
+    auto *dialog = new QInputDialog(this);
+    dialog->setObjectName(QStringLiteral("askNumber"));
+    dialog->setAttribute(Qt::WA_DeleteOnClose);
+    dialog->setWindowTitle(m_title);
+    dialog->setLabelText(o->tip.isEmpty() ? o->label : QStringLiteral("%1\n%2").arg(o->label, o->tip));
+    dialog->setInputMode(QInputDialog::DoubleInput);
+    dialog->setDoubleDecimals(o->integer ? 0 : 2);
+    dialog->setDoubleRange(o->minimum, o->maximum);
+    dialog->setDoubleValue(o->value.toDouble());
+    connect(dialog, &QInputDialog::doubleValueSelected, this, [this, key](double v) { (void)setOption(key, QString::number(v, 'g', 12)); });
+    dialog->open();
+}
+
 QMenu *View::createContextMenu(QWidget *parent)
 {
     auto *menu = new QMenu(parent);
     menu->setAccessibleName(tr("Menu of %1").arg(m_title));
     for (const ViewOption &o : m_options) {
-        if (o.choices.empty())
+        if (o.choices.empty()) {
+            QAction *ask = menu->addAction(tr("%1: %2…").arg(o.label, o.value), this, [this, key = o.key] { askNumber(key); });
+            ask->setObjectName(o.key);
+            ask->setToolTip(o.tip);
             continue;
+        }
         QMenu *sub = menu->addMenu(o.label);
         auto *group = new QActionGroup(sub);
         for (const ViewOption::Choice &c : o.choices) {

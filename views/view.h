@@ -162,10 +162,13 @@ protected:
     [[nodiscard]] QRectF canvasArea() const; ///< where paintContent paints on the screen
     [[nodiscard]] bool hasContent() const { return m_hasContent; }
     void showEvent(QShowEvent *event) override;
+    bool eventFilter(QObject *watched, QEvent *event) override;
 
 private:
     friend class ViewCanvas;
     void rebuildBar();
+    void fitBar();
+    void askNumber(const QString &key);
     void setState(ViewState state, const QString &message);
     void paintMessage(QPainter &painter, const QRectF &area, const Theme &theme) const;
 
@@ -181,7 +184,7 @@ private:
     bool m_barVisible = true;
     QWidget *m_bar = nullptr;
     QHBoxLayout *m_barLayout = nullptr;
-    std::vector<QWidget *> m_barExtras;
+    std::vector<QWidget *> m_barExtras, m_barOptions;
     ViewCanvas *m_canvas = nullptr;
     QWidget *m_content = nullptr;
     std::unique_ptr<LatestJob> m_job;

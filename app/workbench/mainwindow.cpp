@@ -38,7 +38,7 @@ QWidget *absentPage(const QString &title, const QString &text, QWidget *parent)
     heading->setAlignment(Qt::AlignHCenter);
     QLabel *body = quietLabel(text, page);
     body->setAlignment(Qt::AlignHCenter);
-    body->setFixedWidth(520);
+    body->setFixedSize(520, body->heightForWidth(520)); // an aligned label is not given the height that its lines need
     auto *layout = new QVBoxLayout(page);
     layout->addStretch(2);
     layout->addWidget(heading, 0, Qt::AlignHCenter);

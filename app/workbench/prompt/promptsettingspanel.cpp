@@ -45,7 +45,7 @@ PromptSettingsPanel::PromptSettingsPanel(QWidget *parent)
         form->addRow(label, widget);
     };
     m_upcycle->setToolTip(tr("Copies the feed-forward block of a dense model into experts and puts a fresh SPECTRA router "
-                             "before them: balanced by calibration but untrained"));
+                             "before them: random, neither calibrated nor trained"));
     form->addRow(m_upcycle);
     field(tr("Experts"), m_experts, tr("Experts per layer"));
     field(tr("Experts per token"), m_topK, tr("How many experts each token uses (top-k)"));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/workbench/shell/widgets.h"
 
+#include "views/paintkit.h"
+
 #include <QHBoxLayout>
 #include <QPainter>
 #include <QToolButton>
@@ -29,6 +31,12 @@ void ElidedLabel::setQuiet(bool quiet)
     update();
 }
 
+void ElidedLabel::setParts(bool parts)
+{
+    m_parts = parts;
+    update();
+}
+
 QSize ElidedLabel::sizeHint() const
 {
     return {fontMetrics().horizontalAdvance(m_text) + 2, fontMetrics().height()};
@@ -43,7 +51,7 @@ void ElidedLabel::paintEvent(QPaintEvent *)
 {
     QPainter painter(this);
     painter.setPen(palette().color(m_quiet ? QPalette::PlaceholderText : QPalette::WindowText));
-    painter.drawText(rect(), Qt::AlignLeft | Qt::AlignVCenter, fontMetrics().elidedText(m_text, Qt::ElideRight, width()));
+    painter.drawText(rect(), Qt::AlignLeft | Qt::AlignVCenter, m_parts ? wholeParts(QFontMetricsF(font()), m_text, width()) : fontMetrics().elidedText(m_text, Qt::ElideRight, width()));
 }
 
 DockTitle::DockTitle(QDockWidget *dock) : QWidget(dock), m_subtitle(new ElidedLabel(this))
@@ -53,6 +61,7 @@ DockTitle::DockTitle(QDockWidget *dock) : QWidget(dock), m_subtitle(new ElidedLa
     bold.setWeight(QFont::DemiBold);
     title->setFont(bold);
     m_subtitle->setQuiet(true);
+    m_subtitle->setParts(true);
     const auto button = [this](const QString &text, const QString &tip) {
         auto *b = new QToolButton(this);
         b->setText(text);

@@ -15,6 +15,8 @@ public:
     void setText(const QString &text);
     [[nodiscard]] QString text() const { return m_text; }
     void setQuiet(bool quiet);
+    /// Leaves out whole parts (between " · ") instead of cutting words.
+    void setParts(bool parts);
     QSize sizeHint() const override;
     QSize minimumSizeHint() const override;
 
@@ -23,7 +25,7 @@ protected:
 
 private:
     QString m_text;
-    bool m_quiet = false;
+    bool m_quiet = false, m_parts = false;
 };
 
 /// Title bar of a dock: name, what is shown now, float and close.
