@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "engine/trace/livetrace.h"
+#include "engine/trace/livetraceimpl.h"
 
 #include "engine/trace/statebasis.h"
-#include "engine/trace/tokencolumn.h"
-#include "engine/trace/traceschema.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
-#include <mutex>
 #include <set>
 #include <span>
 
 namespace spectra {
-using schema::Dataset;
 
 namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -62,74 +56,6 @@ RoutingRecord narrow(const RoutingRecord &r)
     return out;
 }
 } // namespace
-
-class LiveTrace::Impl {
-public:
-    TraceSpec spec;
-    std::int64_t limit = 0;
-
-    mutable std::mutex mutex;
-    std::uint64_t revision = 0;
-    std::int64_t bytes = 0;
-    bool full = false; ///< wide columns of new tokens are not kept any more
-    bool finished = false;
-    std::vector<SequenceInfo> sequences;
-    std::vector<bool> ended;
-    TokenBlock columns;
-    Coverage tokenCoverage;
-    std::vector<Coverage> coverage;
-    std::vector<std::map<std::int64_t, RoutingRecord>> records; ///< per layer, by first token
-    std::vector<std::map<std::int32_t, SequenceMeans>> means;   ///< per layer
-    std::map<std::int64_t, std::vector<float>> violations;      ///< per batch [L]
-    std::map<std::int64_t, std::vector<float>> potentials;      ///< per batch [L,E]
-    std::vector<LayerTables> tables;
-    std::int64_t sampled = 0;
-    mutable std::shared_ptr<const TraceInfo> lastInfo;
-    mutable std::uint64_t lastInfoRevision = ~std::uint64_t(0);
-
-    [[nodiscard]] std::int64_t tokens() const
-    {
-        std::int64_t end = tokenCoverage.end(0);
-        for (const Coverage &c : coverage)
-            end = std::min(end, c.end(0));
-        return end;
-    }
-    [[nodiscard]] std::vector<std::int64_t> inner(Column column) const
-    {
-        const std::int64_t E = spec.experts, k = spec.slots, D = spec.routerDim, H = spec.hidden;
-        switch (column) {
-        case Column::experts:
-        case Column::weights: return {k};
-        case Column::logits:
-        case Column::selection:
-        case Column::probabilities: return {E};
-        case Column::entropy:
-        case Column::dropped: return {};
-        case Column::routingVectors:
-        case Column::expressionVectors: return {E, D};
-        case Column::gruState: return {E * D};
-        case Column::gruPca: return {schema::kPcaComponents};
-        case Column::hidden: return {H};
-        case Column::expertOutputs: return {k, H};
-        }
-        return {};
-    }
-    [[nodiscard]] std::optional<std::string> missing(Column column) const
-    {
-        const Dataset d = *schema::datasetOf(column);
-        if (!spec.capture.has(schema::fieldOf(d)))
-            return "not captured in this run";
-        if (!schema::exists(d, spec))
-            return "the router '" + spec.model.router + "' has none";
-        if (column == Column::gruPca)
-            return "fitted when the trace is written";
-        if ((column == Column::hidden || column == Column::expertOutputs) && sampled == 0)
-            return "no sequence has been sampled yet";
-        return {};
-    }
-    [[nodiscard]] std::vector<double> mean(int layer, bool expression) const;
-    [[nodiscard]] Result<TableValue> table(Table table, int layer) const;
-};
 
 LiveTrace::LiveTrace(const TraceSpec &spec, std::int64_t memoryLimit) : m_impl(std::make_unique<Impl>())
 {
@@ -230,9 +156,10 @@ void LiveTrace::addSequenceMeans(SequenceMeans means)
     ++m_impl->revision;
 }
 
-void LiveTrace::finish(std::vector<LayerTables> tables)
+void LiveTrace::finish(std::vector<LayerTables> tables, double wallSeconds)
 {
     const std::lock_guard lock(m_impl->mutex);
+    m_impl->spec.environment.wallSeconds = wallSeconds;
     m_impl->tables = std::move(tables);
     m_impl->finished = true;
     ++m_impl->revision;

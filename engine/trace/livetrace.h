@@ -5,7 +5,9 @@
 #include "engine/trace/tracespec.h"
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <stop_token>
 #include <vector>
 
 namespace spectra {
@@ -16,7 +18,7 @@ namespace spectra {
 ///
 /// Records are kept as they come (they share the engine's buffers), so memory is that of the captured columns in float32.
 /// Above `memoryLimit` the wide columns (vectors, GRU states, hidden states, expert outputs, logits, selection,
-/// probabilities) of new tokens are not kept, and asking for them says so; the written file has them.
+/// probabilities) of new tokens are not kept, and asking for them says so; a file that the run writes has them.
 class LiveTrace final : public TraceSource {
 public:
     explicit LiveTrace(const TraceSpec &spec, std::int64_t memoryLimit = std::int64_t(1) << 30);
@@ -27,8 +29,17 @@ public:
     void addRouting(RoutingRecord record);
     void addSequenceMeans(SequenceMeans means);
     void endSequence(std::int32_t sequence, SequenceInfo info);
-    /// The tables of the end of a run; Gram matrices and mean vectors are there from the first sequence on.
-    void finish(std::vector<LayerTables> tables);
+    /// The run has ended, whole or stopped: its last tables. Gram matrices and mean vectors are there from the first sequence
+    /// on. Nothing is appended afterwards.
+    void finish(std::vector<LayerTables> tables, double wallSeconds = 0);
+
+    /// Writes the trace to `path` as the run itself would have written it there. The file of a run that was stopped holds
+    /// the tokens that every layer has, and its note says so. Left out: a wide column that the memory limit left holes in,
+    /// hidden states of a sequence of which some are missing, mean vectors when no sequence has ended.
+    /// Any thread; blocks while it writes, readers of the trace go on. Nothing is left behind when it fails or is stopped.
+    /// Errors: usage (the run has not ended, it has no token), work (as TraceWriter; without `overwrite` also a run that
+    /// was cut off and could be continued at this place), cancelled.
+    [[nodiscard]] Result<void> save(const std::filesystem::path &path, bool overwrite, std::stop_token stop = {}) const;
 
     /// Grows with every append: a view that has shown this revision has nothing new to draw.
     [[nodiscard]] std::uint64_t revision() const;

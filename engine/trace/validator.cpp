@@ -310,6 +310,9 @@ private:
             double weight = 0;
             for (std::size_t s = 0; s < m_sequences->size() && (s + 1) * cell <= means->values.size(); ++s) {
                 const double counted = double((*m_sequences)[s].counted);
+                const float *const row = means->values.data() + s * cell;
+                if (s + 1 == m_sequences->size() && std::all_of(row, row + cell, [](float v) { return std::isnan(v); }))
+                    continue; // the run was stopped inside its last sequence, which then has no part in the run's means
                 weight += counted;
                 for (std::size_t i = 0; counted > 0 && i < cell; ++i)
                     sum[i] += counted * double(means->values[s * cell + i]);
