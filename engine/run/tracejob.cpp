@@ -296,6 +296,10 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
     run.firstToken = firstToken;
     const Result<void> done = run.run();
     fillSummary(summary, run, *loaded, cut.sequences.size() - static_cast<std::size_t>(firstSequence));
+    if (live) { // also when it was stopped: what has arrived stays open in the window and can be saved
+        live->finish(recorder.tables(), run.seconds + loaded->loadSeconds);
+        summary.trace = live;
+    }
     const auto kept = [&](Error error) -> Error {
         if (const auto closed = writer->cancel(recorder.tables()); !closed.ok())
             return closed.error();
@@ -326,10 +330,6 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
                 writer->discard();
             return finished.error();
         }
-    }
-    if (live) {
-        live->finish(recorder.tables());
-        summary.trace = live;
     }
     summary.text = run.generated;
     return summary;
@@ -362,7 +362,7 @@ Result<Summary> runGenerate(const JobContext &context, const GenerateRequest &re
     run.seed = request.spec.seed;
     run.streamTokens = true;
     const Result<void> done = run.run();
-    live->finish(recorder.tables());
+    live->finish(recorder.tables(), run.seconds + loaded->loadSeconds);
     if (!done.ok())
         return done.error();
     fillSummary(summary, run, *loaded, cut.sequences.size());

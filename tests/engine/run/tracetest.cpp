@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Traces end to end on the tiny models: what the file says is what the model did.
+#include "engine/trace/livetrace.h"
 #include "engine/trace/tracereader.h"
 #include "engine/trace/validator.h"
 #include "tests/engine/run/runsupport.h"
@@ -428,6 +429,71 @@ TEST_F(Traces, ALiveTraceEqualsTheFile)
         ASSERT_EQ((*x)->values.size(), (*y)->values.size());
         for (std::size_t i = 0; i < (*x)->values.size(); ++i)
             EXPECT_NEAR((*x)->values[i], (*y)->values[i], 1e-5f);
+    }
+}
+
+TEST_F(Traces, ALiveTraceIsSavedAsTheFileOfTheRun)
+{
+    TraceRequest r = spectraRequest("file.h5");
+    r.capture = Capture::full();
+    r.hiddenTokens = 80; // of about 130: some sequences are in the sample, some are not
+    (void)m_bench.good(r);
+    const auto file = open(r.output);
+    r.output.clear();
+    const Summary summary = m_bench.good(r);
+    const auto live = std::dynamic_pointer_cast<const LiveTrace>(summary.trace);
+    ASSERT_TRUE(live);
+    const fs::path path = m_folder / "saved.h5";
+    const auto saved = live->save(path, false);
+    ASSERT_TRUE(saved.ok()) << saved.error().what;
+    expectValid(path);
+    const auto copy = open(path);
+    EXPECT_GT(copy->info()->environment.wallSeconds, 0);
+    const TokenRange all{0, file->info()->tokens};
+    for (const Column column : {Column::experts, Column::weights, Column::logits, Column::expressionVectors, Column::gruPca, Column::hidden}) {
+        ASSERT_EQ(file->info()->has(column), copy->info()->has(column)) << static_cast<int>(column);
+        for (int layer = 0; file->info()->has(column) && layer < file->info()->layers(); ++layer) {
+            const auto x = *file->block(column, layer, all), y = *copy->block(column, layer, all);
+            EXPECT_EQ(x->token, y->token) << static_cast<int>(column);
+            EXPECT_EQ(x->u16, y->u16);
+            ASSERT_EQ(x->f32.size(), y->f32.size());
+            for (std::size_t i = 0; i < x->f32.size(); ++i)
+                ASSERT_NEAR(x->f32[i], y->f32[i], 2e-3) << static_cast<int>(column); // a live run keeps the default float16
+        }
+    }
+    EXPECT_GT(copy->info()->sampledTokens, 0);
+    EXPECT_LT(copy->info()->sampledTokens, file->info()->tokens);
+}
+
+TEST_F(Traces, AStoppedLiveRunHasEndedAndIsSavedAsFarAsItCame)
+{
+    for (const int newTokens : {0, 8}) {
+        TraceRequest r = spectraRequest("none.h5");
+        r.output.clear();
+        r.batch = 1;
+        r.maxNewTokens = newTokens;
+        for (unsigned i = 0; i < 12; ++i)
+            r.prompts.push_back(promptOf(someText(30, 50 + i), "more", static_cast<int>(10 + i)));
+        JobId job = 0;
+        m_bench.sink->onEvent([&](const CollectingSink::Event &e) {
+            job = e.job;
+            if (e.kind == "progress" && e.progress.stage == "running the model" && e.progress.done >= 150)
+                m_bench.engine.cancel(e.job);
+        });
+        EXPECT_EQ(m_bench.bad(r).kind, ErrorKind::cancelled);
+        m_bench.sink->onEvent({});
+        const auto live = std::dynamic_pointer_cast<const LiveTrace>(m_bench.sink->traceOf(job));
+        ASSERT_TRUE(live);
+        EXPECT_TRUE(live->info()->complete) << "nothing more comes";
+        ASSERT_GE(live->info()->tokens, 100);
+        const fs::path path = m_folder / ("stopped" + std::to_string(newTokens) + ".h5");
+        const auto saved = live->save(path, false);
+        ASSERT_TRUE(saved.ok()) << saved.error().what;
+        expectValid(path);
+        const auto file = open(path);
+        EXPECT_EQ(file->info()->tokens, live->info()->tokens);
+        EXPECT_THAT(file->info()->model.note, HasSubstr("stopped"));
+        EXPECT_TRUE(file->info()->has(Table::meanExpression)) << "of the sequences that have ended";
     }
 }
 
