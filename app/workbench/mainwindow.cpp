@@ -237,7 +237,7 @@ void MainWindow::buildMenus()
         QAction *clear = recent->addAction(tr("Forget all"), &files, &RecentFiles::clear);
         clear->setEnabled(!files.paths().isEmpty());
     });
-    add(file, {"file.reload", "file.close", "", "file.newSession", "file.saveSession", "file.saveSessionAs", "", "file.exportFigure", "file.exportData", "", "file.quit"});
+    add(file, {"file.reload", "file.close", "", "file.newSession", "file.saveSession", "file.saveSessionAs", "file.saveTrace", "", "file.exportFigure", "file.exportData", "", "file.quit"});
     QMenu *edit = menuBar()->addMenu(tr("&Edit"));
     add(edit, {"edit.undo", "edit.redo", "", "edit.invert", "edit.clearSelection", "edit.filter", "edit.clearFilter", "", "edit.saveGroup"});
     QMenu *groups = edit->addMenu(tr("Gro&ups"));

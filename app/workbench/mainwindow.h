@@ -63,6 +63,8 @@ public:
     // What commands need of the window: all return at once
     void chooseFiles();
     void chooseSessionFile();
+    /// Asks for the file of the current trace, a run in memory.
+    void chooseTraceFile();
     void chooseExport(View *view, const QString &format);
     void askGroupName();
     void showPalette();

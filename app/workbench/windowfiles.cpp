@@ -51,6 +51,24 @@ void MainWindow::chooseSessionFile()
     dialog->open();
 }
 
+void MainWindow::chooseTraceFile()
+{
+    const auto trace = m_workbench.session().current();
+    if (!trace)
+        return;
+    QString name = trace->name;
+    name.replace(QLatin1Char('/'), QLatin1Char('-'));
+    auto *dialog = new QFileDialog(this, tr("Save trace"), name + QStringLiteral(".h5"), tr("Traces (*.h5)"));
+    dialog->setObjectName(QStringLiteral("saveTraceDialog"));
+    dialog->setAcceptMode(QFileDialog::AcceptSave);
+    dialog->setDefaultSuffix(QStringLiteral("h5"));
+    dialog->setAttribute(Qt::WA_DeleteOnClose);
+    connect(dialog, &QFileDialog::fileSelected, &m_workbench, [this, id = trace->id](const QString &path) {
+        m_workbench.saveTrace(id, path, QFileInfo::exists(path)); // the dialog has asked about what it showed
+    });
+    dialog->open();
+}
+
 void MainWindow::chooseExport(View *view, const QString &format)
 {
     const bool page = !view && m_workspace == Workspace::figure;

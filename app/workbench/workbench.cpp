@@ -23,7 +23,7 @@ Workbench::Workbench(WorkbenchSetup setup, QObject *parent)
     , m_loader(std::make_unique<TraceLoader>(m_setup.opener))
 {
     m_undo->setUndoLimit(100);
-    m_pool.setObjectName(QStringLiteral("prompt files"));
+    m_pool.setObjectName(QStringLiteral("prompt and trace files"));
     m_pool.setMaxThreadCount(1);
     m_runner = std::make_unique<PromptRunner>(
         *m_session, *m_engine, [this](Request request, const QString &title) { return submit(std::move(request), title); });
@@ -71,6 +71,8 @@ void Workbench::close()
         return;
     m_engine->close();
     m_loader->close();
+    for (auto &[trace, stop] : m_saving)
+        stop.request_stop();
     m_pool.clear();
     m_pool.waitForDone();
     m_autosave->close();
@@ -106,6 +108,8 @@ void Workbench::open(const QStringList &paths)
 quint64 Workbench::openTraceAt(const QString &path) const
 {
     const QString wanted = QFileInfo(path).canonicalFilePath();
+    if (wanted.isEmpty())
+        return 0; // no such file: not to be taken for another that is gone as well
     for (const auto &trace : m_session->traces())
         if (!trace->info->file.empty() && QFileInfo(QString::fromStdString(trace->info->file)).canonicalFilePath() == wanted)
             return trace->id;
@@ -139,6 +143,7 @@ void Workbench::loaded(quint64 request, const OpenedTrace &trace)
     m_tasks->finish(loading.task, TaskState::done, tr("%1 tokens").arg(QLocale(QLocale::English).toString(qlonglong(info->tokens))));
     if (loading.reload != 0 && m_session->trace(loading.reload)) {
         m_session->updateTrace(loading.reload, trace.source);
+        touch(); // a run that was saved becomes part of the session file
         Q_EMIT traceShown(loading.reload);
     } else {
         const QString name = loading.name.isEmpty() ? QFileInfo(trace.path).fileName() : loading.name;
@@ -182,6 +187,54 @@ void Workbench::closeCurrent()
 {
     if (const auto trace = m_session->current())
         m_session->removeTrace(trace->id);
+}
+
+bool Workbench::canSaveTrace(quint64 id) const
+{
+    const auto trace = m_session->trace(id);
+    return m_setup.saver && trace && trace->info->file.empty() && trace->info->complete && trace->info->tokens > 0 && !m_saving.contains(id);
+}
+
+void Workbench::saveTrace(quint64 id, const QString &path, bool overwrite)
+{
+    if (m_closed || !canSaveTrace(id))
+        return;
+    const QString file = QFileInfo(path).absoluteFilePath();
+    if (openTraceAt(file) != 0) {
+        notify(usageError("is open in this window", file.toStdString(), "Close that trace first, or choose another name."));
+        return;
+    }
+    const std::stop_token stop = m_saving[id].get_token();
+    const quint64 task = m_tasks->start(tr("Save %1").arg(QFileInfo(file).fileName()), [this, id] {
+        if (const auto found = m_saving.find(id); found != m_saving.end())
+            found->second.request_stop();
+    });
+    m_tasks->setRunning(task);
+    using Saved = std::shared_ptr<const Result<void>>;
+    auto *watcher = new QFutureWatcher<Saved>(this);
+    connect(watcher, &QFutureWatcher<Saved>::finished, this, [this, watcher, id, task, file] {
+        watcher->deleteLater();
+        traceSaved(id, task, file, *watcher->result());
+    });
+    watcher->setFuture(QtConcurrent::run(&m_pool, [saver = m_setup.saver, source = m_session->trace(id)->source, file, overwrite, stop]() -> Saved {
+        return std::make_shared<const Result<void>>(stop.stop_requested() ? Result<void>(cancelledError()) : saver(source, file, overwrite, stop));
+    }));
+}
+
+void Workbench::traceSaved(quint64 id, quint64 task, const QString &path, const Result<void> &result)
+{
+    m_saving.erase(id);
+    if (result.ok()) {
+        m_tasks->finish(task, TaskState::done);
+        m_recent->add(path);
+        if (m_session->trace(id)) // not closed meanwhile
+            load(path, {.reload = id});
+    } else {
+        const bool cancelled = result.error().kind == ErrorKind::cancelled;
+        m_tasks->finish(task, cancelled ? TaskState::cancelled : TaskState::failed, cancelled ? QString() : QString::fromStdString(result.error().what));
+        notify(result.error());
+    }
+    Q_EMIT idleChanged();
 }
 
 bool Workbench::exampleIsReady() const
@@ -302,7 +355,7 @@ void Workbench::jobFinished(JobId id, const Result<Summary> &result)
 
 bool Workbench::isIdle() const
 {
-    return m_loading.empty() && m_jobs.empty() && m_reading == 0;
+    return m_loading.empty() && m_jobs.empty() && m_saving.empty() && m_reading == 0;
 }
 
 void Workbench::newSession()
@@ -384,7 +437,7 @@ void Workbench::saveSession(const QString &path)
     if (live > 0)
         Q_EMIT noticed({Notice::Kind::information, tr("Runs of the Prompt view are not part of the session file"),
                       tr("%n live trace(s)", nullptr, static_cast<int>(live)),
-                      tr("The prompt and its settings are saved, so that they can be run again.")});
+                      tr("Save them with Save trace as… first, or run the prompt again: it is saved with its settings.")});
 }
 
 void Workbench::addDocumentPart(SavePart save, RestorePart restore)

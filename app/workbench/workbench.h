@@ -3,6 +3,7 @@
 
 #include "app/bridge/enginebridge.h"
 #include "app/bridge/traceloader.h"
+#include "app/bridge/tracesaver.h"
 #include "app/workbench/document/autosave.h"
 #include "app/workbench/document/recentfiles.h"
 #include "app/workbench/document/sessiondocument.h"
@@ -18,6 +19,7 @@
 
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <unordered_map>
 #include <vector>
 
@@ -33,6 +35,7 @@ struct PromptSet {
 struct WorkbenchSetup {
     EngineFactory engine;
     TraceOpener opener;
+    TraceSaver saver;
     /// Reads the prompts of a file; runs on a worker.
     std::function<Result<std::vector<Prompt>>(const QString &path)> readPrompts;
     std::vector<PromptSet> promptSets;
@@ -70,6 +73,11 @@ public:
     void openPrompts(const QString &path);
     void reloadCurrent();
     void closeCurrent();
+    /// True for a run in memory that has ended and is not being saved yet.
+    [[nodiscard]] bool canSaveTrace(quint64 trace) const;
+    /// Writes a run in memory to a file on a worker, then shows the file in its place: selection and groups stay. A notice
+    /// says why when it could not be written; the trace in memory and the file at `path` are then as before.
+    void saveTrace(quint64 trace, const QString &path, bool overwrite);
     /// The bundled trace; made by a run of the sample model when it is not there yet.
     void openExample();
     [[nodiscard]] bool exampleIsReady() const;
@@ -113,6 +121,7 @@ private:
     };
     void load(const QString &path, Loading loading);
     void loaded(quint64 request, const OpenedTrace &trace);
+    void traceSaved(quint64 trace, quint64 task, const QString &path, const Result<void> &result);
     void loadFailed(quint64 request, const QString &path, const Error &error);
     void jobFinished(JobId job, const Result<Summary> &result);
     void applySession();
@@ -139,6 +148,7 @@ private:
     };
     std::unordered_map<JobId, Job> m_jobs;
     std::unordered_map<quint64, Loading> m_loading;
+    std::unordered_map<quint64, std::stop_source> m_saving; ///< by trace
     std::vector<std::pair<SavePart, RestorePart>> m_parts;
     std::optional<SessionDocument> m_restoring; ///< its traces are still being opened
     int m_restoringLeft = 0;

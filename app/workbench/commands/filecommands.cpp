@@ -87,6 +87,21 @@ public:
     void triggered() override { window().chooseSessionFile(); }
 };
 
+/// A run of the Prompt view lives in memory until it is saved.
+class SaveTraceCommand : public WindowCommand {
+public:
+    explicit SaveTraceCommand(MainWindow &window)
+        : WindowCommand(window, {QStringLiteral("file.saveTrace"), tr("File"), tr("Save &trace as…"), tr("Save the current run, which is in memory only, as a trace file")})
+    {
+    }
+    void triggered() override { window().chooseTraceFile(); }
+    void updateEnableState() override
+    {
+        const auto trace = session().current();
+        setEnabled(trace && workbench().canSaveTrace(trace->id));
+    }
+};
+
 /// Exports the view that had the keyboard last; in the Figure workspace the page.
 class ExportCommand : public WindowCommand {
 public:
@@ -134,6 +149,7 @@ void addFileCommands(MainWindow &window)
     addCommand<NewSessionCommand>(window);
     addCommand<SaveSessionCommand>(window);
     addCommand<SaveSessionAsCommand>(window);
+    addCommand<SaveTraceCommand>(window);
     addCommand<ExportCommand>(window, Command::Description{QStringLiteral("file.exportFigure"), Command::tr("File"), Command::tr("&Export figure…"), Command::tr("Export the active view, or the page of the Figure workspace, as PDF, SVG or PNG"), QKeySequence(Qt::CTRL | Qt::Key_E)}, QStringLiteral("pdf"));
     addCommand<ExportCommand>(window, Command::Description{QStringLiteral("file.exportData"), Command::tr("File"), Command::tr("Export &data…"), Command::tr("Export the data that the active view shows as CSV or a LaTeX table"), QKeySequence(Qt::CTRL | Qt::SHIFT | Qt::Key_E)}, QStringLiteral("csv"));
     addCommand<QuitCommand>(window);

@@ -35,6 +35,7 @@ WorkbenchSetup programSetup(bool keepsState)
     WorkbenchSetup setup;
     setup.engine = [](std::shared_ptr<EngineSink> sink) { return makeRunEngine(std::move(sink)); };
     setup.opener = fileTraceOpener();
+    setup.saver = liveTraceSaver();
     setup.readPrompts = [](const QString &path) { return readPrompts(path.toStdString(), {}); };
     for (const SampleSet &set : sampleSets())
         setup.promptSets.push_back({QString::fromStdString(set.name), QString::fromStdString(set.title), QString::fromStdString(set.file.string()), set.texts});

@@ -214,6 +214,9 @@ void Program::start()
         trace->finish();
         return std::shared_ptr<const TraceSource>(trace);
     };
+    setup.saver = [saver = saver](const std::shared_ptr<const TraceSource> &trace, const QString &path, bool overwrite, std::stop_token stop) -> Result<void> {
+        return *saver ? (*saver)(trace, path, overwrite, std::move(stop)) : workError("no saving in this test", path.toStdString());
+    };
     setup.readPrompts = [](const QString &path) -> Result<std::vector<Prompt>> {
         QFile file(path);
         if (!file.open(QIODevice::ReadOnly))

@@ -93,6 +93,8 @@ public:
     std::unique_ptr<Workbench> workbench;
     std::unique_ptr<MainWindow> window;
     FakeEngine::Script script;
+    /// What saving a trace does; empty: it fails.
+    std::shared_ptr<TraceSaver> saver = std::make_shared<TraceSaver>();
     QString example;
 
 private:
