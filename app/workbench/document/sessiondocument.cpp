@@ -47,8 +47,7 @@ Result<SessionDocument::TraceEntry> traceFromJson(const CheckedJson &value, cons
         if (QFileInfo::exists(beside))
             trace.path = beside;
     }
-    if (QDir::isRelativePath(trace.path))
-        trace.path = QDir::cleanPath(QDir(folder).absoluteFilePath(trace.path));
+    trace.path = QDir::cleanPath(QDir(folder).absoluteFilePath(trace.path)); // one spelling: what is written is read back the same
     return trace;
 }
 
