@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -16,6 +17,27 @@ namespace {
 
 std::atomic<int> g_threads{0};
 thread_local bool t_insideParallel = false;
+
+// Waking a sleeping thread takes tens of microseconds, as long as a matrix-vector product of one layer. So a thread that
+// has nothing to do looks on for a moment before it sleeps: long enough for the next step of a pass, too short to take
+// a core from the GUI.
+constexpr std::chrono::microseconds kLookOut{50};
+
+/// True when `ready` became true in time.
+template <typename F> bool lookOut(const F &ready)
+{
+    const auto end = std::chrono::steady_clock::now() + kLookOut;
+    do {
+        for (int i = 0; i < 16; ++i) {
+            if (ready())
+                return true;
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
 
 struct Work {
     const std::function<void(std::int64_t, std::int64_t, int)> *body = nullptr;
@@ -47,7 +69,7 @@ struct Work {
     }
 };
 
-/// A pool that sleeps when idle: spinning threads starve the GUI on a two-core machine.
+/// A pool that sleeps when idle: threads that go on spinning starve the GUI on a two-core machine.
 class Pool {
 public:
     static Pool &instance()
@@ -63,6 +85,9 @@ public:
                 m_threads.emplace_back([this](const std::stop_token &stop) { loop(stop); });
             for (int i = 0; i < helpers; ++i)
                 m_queue.push_back(work);
+            m_waiting.store(static_cast<int>(m_queue.size()), std::memory_order_release);
+            if (m_sleeping == 0)
+                return;
         }
         m_wake.notify_all();
     }
@@ -78,12 +103,17 @@ private:
     {
         for (;;) {
             std::shared_ptr<Work> work;
+            (void)lookOut([this] { return m_waiting.load(std::memory_order_acquire) > 0; });
             {
                 std::unique_lock lock(m_mutex);
-                if (!m_wake.wait(lock, stop, [this] { return !m_queue.empty(); }))
+                ++m_sleeping;
+                const bool there = m_wake.wait(lock, stop, [this] { return !m_queue.empty(); });
+                --m_sleeping;
+                if (!there)
                     return;
                 work = std::move(m_queue.front());
                 m_queue.pop_front();
+                m_waiting.store(static_cast<int>(m_queue.size()), std::memory_order_release);
             }
             work->run();
         }
@@ -91,6 +121,8 @@ private:
     std::mutex m_mutex;
     std::condition_variable_any m_wake;
     std::deque<std::shared_ptr<Work>> m_queue;
+    std::atomic<int> m_waiting{0}; ///< entries of the queue, to be looked at without the lock
+    int m_sleeping = 0;            ///< threads that must be woken
     std::vector<std::jthread> m_threads; // last: joined before the queue goes
 };
 
@@ -126,6 +158,12 @@ void parallelFor(std::int64_t n, int parts, const std::function<void(std::int64_
     work->parts = parts;
     Pool::instance().offer(work, helpers);
     work->run();
+    if (lookOut([&] { return work->done.load(std::memory_order_acquire) == parts; })) {
+        const std::lock_guard lock(work->mutex); // whoever ended last has let go of it
+        if (work->error)
+            std::rethrow_exception(work->error);
+        return;
+    }
     std::unique_lock lock(work->mutex);
     work->finished.wait(lock, [&] { return work->done.load() == parts; });
     if (work->error)

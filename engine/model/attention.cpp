@@ -92,6 +92,18 @@ void attendMany(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first
     }
 }
 
+/// A sequence from its first token on the CPU: torch's blocked attention. The query heads that share a key head stand as
+/// heads of one batch entry, so that keys and values are seen by all of them without being repeated.
+void attendWhole(torch::Tensor &out, const torch::Tensor &rows, std::int64_t first, std::int64_t n, const torch::Tensor &keys,
+                 const torch::Tensor &values, const AttentionShape &s)
+{
+    const std::int64_t group = s.heads / s.kvHeads;
+    const torch::Tensor q = rows.narrow(1, 0, s.queryWidth()).view({n, s.kvHeads, group, s.headDim}).permute({1, 2, 0, 3});
+    const auto shared = [&](const torch::Tensor &t) { return t.narrow(1, 0, n).unsqueeze(1).expand({s.kvHeads, group, n, s.headDim}); };
+    const torch::Tensor result = std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(q, shared(keys), shared(values), 0.0, true));
+    out.narrow(0, first, n).view({n, s.kvHeads, group, s.headDim}).copy_(result.permute({2, 0, 1, 3}));
+}
+
 } // namespace
 
 void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, std::int64_t n, torch::Tensor &keys, torch::Tensor &values,
@@ -110,6 +122,11 @@ void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, st
     keys.narrow(1, position, n).copy_(heads(s.queryWidth(), s.kvHeads));
     values.narrow(1, position, n).copy_(heads(s.queryWidth() + s.keyWidth(), s.kvHeads));
 
+    const bool windowed = s.window > 0 && length > s.window;
+    if (qkv.device().is_cpu() && !bf16 && position == 0 && !windowed) {
+        attendWhole(out, rows, first, n, keys, values, s);
+        return;
+    }
     if (qkv.device().is_cpu() && !bf16) {
         attendMany(out, qkv, first, n, keys, values, position, s);
         return;
@@ -130,7 +147,6 @@ void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, st
         k = repeat(k);
         v = repeat(v);
     }
-    const bool windowed = s.window > 0 && length > s.window;
     torch::Tensor result;
     if (position == 0 && !windowed)
         result = at::scaled_dot_product_attention(q, k, v, {}, 0.0, true);

@@ -190,9 +190,11 @@ int main(int argc, char **argv)
     std::vector<Work> works = {
         {"decode_dense", "decode_dense", "", true, Compute::f32},
         {"prefill_dense", "prefill_dense", "", false, Compute::f32},
+        {"prefill_dense/all", "prefill_dense_all", "", false, Compute::f32}, // the peer as it is mostly called: logits of all tokens
         {"decode_spectra32", "decode_moe", spectra32, true, Compute::f32},
         {"prefill_spectra32", "prefill_moe", spectra32, false, Compute::f32},
         {"prefill_softmax", "prefill_moe", softmax, false, Compute::f32},
+        {"prefill_softmax/all", "prefill_moe_all", softmax, false, Compute::f32},
         {"decode_softmax", "decode_moe", softmax, true, Compute::f32},
         {"decode_spectra128", "decode_moe", spectra128, true, Compute::f32},
     };

@@ -2,12 +2,14 @@
 // The whole program: real window, real events, real engine, the sample model turned into a SPECTRA mixture.
 #include "app/bridge/engineclient.h"
 #include "app/bridge/traceloader.h"
+#include "app/bridge/tracesaver.h"
 #include "app/workbench/mainwindow.h"
 #include "app/workbench/prompt/promptview.h"
 #include "app/workbench/shell/bannerarea.h"
 #include "app/workbench/shell/statusline.h"
 #include "engine/core/files.h"
 
+#include <QTemporaryDir>
 #include <QTest>
 
 #include <gtest/gtest.h>
@@ -38,6 +40,7 @@ struct Live : ::testing::Test {
         WorkbenchSetup setup;
         setup.engine = [](std::shared_ptr<EngineSink> sink) { return makeRunEngine(std::move(sink)); };
         setup.opener = fileTraceOpener();
+        setup.saver = liveTraceSaver();
         workbench = std::make_unique<Workbench>(std::move(setup));
         window = std::make_unique<MainWindow>(*workbench);
         window->show();
@@ -103,6 +106,38 @@ TEST_F(Live, APromptIsRunRoutedAndShown)
     ASSERT_EQ(static_cast<std::int64_t>(tokens.size()), info->tokens);
     for (std::size_t i = 0; i < tokens.size(); ++i)
         EXPECT_EQ(tokens[i].experts[0], (*block)->u16[i * static_cast<std::size_t>(info->slots)]);
+}
+
+TEST_F(Live, ARunIsSavedAndOpensAgain)
+{
+    run(QStringLiteral("Two and two is"), 3);
+    ASSERT_TRUE(QTest::qWaitFor([&] { return !window->isIdle(); }, 5000));
+    ASSERT_TRUE(QTest::qWaitFor([&] { return window->isIdle(); }, 300'000));
+    const auto live = workbench->session().current();
+    ASSERT_TRUE(live);
+    const auto before = live->source;
+    const QTemporaryDir folder;
+    const QString file = folder.filePath(QStringLiteral("run.h5"));
+    workbench->saveTrace(live->id, file, false);
+    ASSERT_TRUE(QTest::qWaitFor([&] { return window->isIdle(); }, 60'000));
+    ASSERT_TRUE(errors().isEmpty()) << errors().join(u'\n').toStdString();
+    const auto saved = workbench->session().current();
+    ASSERT_TRUE(saved);
+    EXPECT_EQ(QString::fromStdString(saved->info->file), file) << "the file has taken the place of the run";
+    ASSERT_EQ(saved->info->tokens, before->info()->tokens);
+    const TokenRange all{0, saved->info->tokens};
+    for (int layer : {0, 29}) {
+        const auto a = before->block(Column::experts, layer, all), b = saved->source->block(Column::experts, layer, all);
+        ASSERT_TRUE(a.ok() && b.ok());
+        EXPECT_EQ((*a)->u16, (*b)->u16);
+    }
+    // A window of tomorrow.
+    close();
+    start();
+    workbench->open({file});
+    ASSERT_TRUE(QTest::qWaitFor([&] { return window->isIdle() && workbench->session().current(); }, 60'000));
+    EXPECT_TRUE(errors().isEmpty()) << errors().join(u'\n').toStdString();
+    EXPECT_EQ(window->view(QStringLiteral("gram"))->state(), ViewState::ready);
 }
 
 TEST_F(Live, StopWhileGeneratingKeepsWhatCameAndTheNextRunWorks)
