@@ -24,6 +24,9 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
+/// Records gather this long before the writing thread wakes, unless they are many.
+constexpr std::chrono::milliseconds kGather{50};
+
 fs::path partOf(const fs::path &path)
 {
     fs::path part = path;
@@ -81,6 +84,7 @@ public:
     std::size_t queued = 0;
     std::optional<Error> error;
     bool ending = false;
+    bool blocked = false; ///< the producer waits for room
     bool finished = false; ///< renamed
     std::jthread thread;
 
@@ -123,14 +127,12 @@ public:
             std::size_t bytes = 0;
             {
                 std::unique_lock lock(mutex);
-                const auto ready = [&] { return !queue.empty() || ending; };
-                if (!ready() && store->committable(false) > store->committed()) {
-                    lock.unlock(); // time to commit while nothing else is to be done, but not more often than agreed
+                if (queue.empty() && !ending) {
+                    // Time to commit while nothing else is to be done, but not more often than agreed.
+                    const bool committable = store->committable(false) > store->committed();
                     const auto due = last + std::chrono::duration_cast<Clock::duration>(pause / 2);
-                    lock.lock();
-                    work.wait_until(lock, due, ready);
-                } else {
-                    work.wait(lock, ready);
+                    const auto now = Clock::now();
+                    work.wait_until(lock, committable && due < now + kGather ? due : now + kGather, [&] { return enough(); });
                 }
                 if (!queue.empty()) {
                     task = std::move(queue.front().first);
@@ -158,6 +160,12 @@ public:
             }
             room.notify_all();
         }
+    }
+
+    /// With the mutex held: it is worth waking the writing thread. A record at a time would cost the model a core.
+    [[nodiscard]] bool enough() const
+    {
+        return ending || blocked || queue.size() >= 512 || queued >= std::min<std::size_t>(std::size_t(1) << 20, static_cast<std::size_t>(spec.queueBytes) / 4);
     }
 
     template <typename F> static Result<void> guarded(F &&function)
@@ -190,14 +198,21 @@ public:
     {
         std::unique_lock lock(mutex);
         // A record larger than the whole queue goes in alone.
-        room.wait(lock, [&] { return error || queue.empty() || queued + bytes <= static_cast<std::size_t>(spec.queueBytes); });
+        const auto fits = [&] { return error || queue.empty() || queued + bytes <= static_cast<std::size_t>(spec.queueBytes); };
+        if (!fits()) {
+            blocked = true;
+            work.notify_one();
+            room.wait(lock, fits);
+            blocked = false;
+        }
         if (error)
             return *error;
         if (ending)
             return bugError("the trace is closed", part.string());
         queue.emplace_back(std::move(task), bytes);
         queued += bytes;
-        work.notify_one();
+        if (enough())
+            work.notify_one();
         return {};
     }
 
