@@ -58,6 +58,13 @@ SyntheticOptions childOptions(std::uint64_t seed, std::int64_t tokens)
     return o;
 }
 
+/// Sanitizers slow the writer down: moments are drawn from as much of its work.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr double kSlowness = 5;
+#else
+constexpr double kSlowness = 1;
+#endif
+
 TEST_F(KillTest, everyPartOfFiftyKilledRunsOpensAndHoldsEveryCommittedToken)
 {
     Random random(11);
@@ -69,7 +76,7 @@ TEST_F(KillTest, everyPartOfFiftyKilledRunsOpensAndHoldsEveryCommittedToken)
         const bool making = i % 5 == 0;
         for (int wait_ = 0; wait_ < 10'000 && !making && !std::filesystem::exists(place(name + ".part")); ++wait_)
             std::this_thread::sleep_for(std::chrono::milliseconds(2));
-        std::this_thread::sleep_for(std::chrono::duration<double>(making ? random.uniform(0, 0.05) : random.uniform(0, 0.7)));
+        std::this_thread::sleep_for(std::chrono::duration<double>(kSlowness * (making ? random.uniform(0, 0.05) : random.uniform(0, 0.7))));
         ::kill(child, SIGKILL);
         ASSERT_TRUE(WIFSIGNALED(wait(child))) << "the run ended by itself";
         ASSERT_FALSE(std::filesystem::exists(place(name)));
@@ -106,7 +113,7 @@ TEST_F(KillTest, aRunKilledAgainAndAgainEndsAsIfItHadNotBeen)
     for (int i = 0; i < 60 && !std::filesystem::exists(place("cut.h5")); ++i) {
         const pid_t child = start({place("cut.h5"), "5", "30000", mode});
         if (i < 6) {
-            std::this_thread::sleep_for(std::chrono::duration<double>(random.uniform(0.1, 0.45)));
+            std::this_thread::sleep_for(std::chrono::duration<double>(kSlowness * random.uniform(0.1, 0.45)));
             ::kill(child, SIGKILL);
         }
         const int status = wait(child);
