@@ -102,7 +102,7 @@ void DomainChips::sync()
         m_menu->actions().at(i)->setChecked(on);
     }
     const int all = static_cast<int>(m_chips.size());
-    m_button->setText(count == all ? tr("%n domain(s)", nullptr, all) : tr("%1 of %2 domains").arg(count).arg(all));
+    m_button->setText(count == all ? (all == 1 ? tr("1 domain") : tr("%1 domains").arg(all)) : tr("%1 of %2 domains").arg(count).arg(all));
 }
 
 void DomainChips::toggle(int domain)

@@ -93,10 +93,10 @@ MainBar::MainBar(Session &session, const CommandRegistry &registry, QWidget *par
     m_traces->setObjectName(QStringLiteral("traceChooser"));
     m_traces->setAccessibleName(tr("Trace shown"));
     m_traces->setToolTip(tr("Trace that all views show"));
-    m_traces->setMinimumWidth(110);
-    m_traces->setMaximumWidth(200);
+    m_traces->setMinimumWidth(190);
+    m_traces->setMaximumWidth(260);
     m_traces->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
-    m_traces->setMinimumContentsLength(14);
+    m_traces->setMinimumContentsLength(22);
     addWidget(m_traces);
     addWidget(commandButton(registry.action(QStringLiteral("file.open")), QStringLiteral("+"), this));
     addSeparator();
