@@ -281,8 +281,8 @@ Result<std::shared_ptr<const SpaceData>> computeSpace(const std::shared_ptr<cons
                     partial->kl = u.kl;
                 shown(partial);
             }
-            // Few points in groups that share no neighbours drift apart without end, and the grid grows with them: the map
-            // is drawn as far as it means something.
+            // Few points in groups that share no neighbours drift apart without end: the map is drawn as far as it means
+            // something.
             float low = u.coordinates[0], high = low;
             for (const float v : u.coordinates) {
                 low = std::min(low, v);

@@ -396,8 +396,13 @@ void MainWindow::offerRecovery()
         const QString when = QLocale(QLocale::English).toString(QFileInfo(path).lastModified(), QStringLiteral("d MMMM yyyy, HH:mm:ss"));
         Notice notice{Notice::Kind::warning, tr("The program ended unexpectedly"), tr("A session of %1 is left").arg(when), {}};
         notice.actions.emplace_back(tr("Restore"), [this, path] {
-            m_workbench.openSession(path, true);
-            Autosave::discard(path);
+            // Thrown away only when the restored session has been saved in its place: opening it may fail, or crash again.
+            const auto restored = connect(&m_workbench, &Workbench::sessionRestored, this, [this, path] {
+                connect(&m_workbench.autosave(), &Autosave::saved, this, [path] { Autosave::discard(path); }, Qt::SingleShotConnection);
+                m_workbench.touch();
+            }, Qt::SingleShotConnection);
+            if (!m_workbench.openSession(path, true))
+                disconnect(restored);
         });
         notice.actions.emplace_back(tr("Discard"), [path] { Autosave::discard(path); });
         m_banners->show(notice);

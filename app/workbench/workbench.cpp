@@ -367,12 +367,12 @@ void Workbench::newSession()
     m_sessionPath.clear();
 }
 
-void Workbench::openSession(const QString &path, bool recovered)
+bool Workbench::openSession(const QString &path, bool recovered)
 {
     auto read = SessionDocument::read(path);
     if (!read) {
         notify(read.error()); // what is open stays as it was
-        return;
+        return false;
     }
     newSession();
     if (!recovered) {
@@ -391,6 +391,7 @@ void Workbench::openSession(const QString &path, bool recovered)
         }
     }
     finishSessionTrace(); // the one too many: a session without traces is complete now
+    return true;
 }
 
 void Workbench::finishSessionTrace()

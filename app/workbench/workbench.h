@@ -68,7 +68,8 @@ public:
     /// Opens what lies at these paths, each by its kind; what cannot be opened gives a notice that says why.
     void open(const QStringList &paths);
     void openTrace(const QString &path);
-    void openSession(const QString &path, bool recovered = false);
+    /// False when it could not be read: a notice says why, and what is open stays.
+    bool openSession(const QString &path, bool recovered = false);
     /// Reads a file of prompts in the background; promptsRead() or a notice follows.
     void openPrompts(const QString &path);
     void reloadCurrent();

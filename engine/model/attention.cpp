@@ -100,7 +100,7 @@ void attendWhole(torch::Tensor &out, const torch::Tensor &rows, std::int64_t fir
     const std::int64_t group = s.heads / s.kvHeads;
     const torch::Tensor q = rows.narrow(1, 0, s.queryWidth()).view({n, s.kvHeads, group, s.headDim}).permute({1, 2, 0, 3});
     const auto shared = [&](const torch::Tensor &t) { return t.narrow(1, 0, n).unsqueeze(1).expand({s.kvHeads, group, n, s.headDim}); };
-    const torch::Tensor result = std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(q, shared(keys), shared(values), 0.0, true));
+    const torch::Tensor result = at::scaled_dot_product_attention(q, shared(keys), shared(values), {}, 0.0, true);
     out.narrow(0, first, n).view({n, s.kvHeads, group, s.headDim}).copy_(result.permute({2, 0, 1, 3}));
 }
 

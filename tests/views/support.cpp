@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "support.h"
 
+#include "tests/support/qtwatch.h"
 #include "views/viewfactory.h"
 
 #include <QDir>
@@ -11,22 +12,10 @@
 #include <QThreadPool>
 
 #include <cmath>
-#include <iostream>
 
 namespace spectra::viewtest {
 
 namespace {
-
-void onMessage(QtMsgType type, const QMessageLogContext &, const QString &text)
-{
-    if (type == QtDebugMsg || type == QtInfoMsg) {
-        std::cerr << text.toStdString() << "\n";
-        return;
-    }
-    if (text.contains(QLatin1String("propagateSizeHints")))
-        return; // the offscreen platform says so of every top-level window with a fixed size
-    ADD_FAILURE() << "Qt warns: " << text.toStdString();
-}
 
 class LeakListener : public ::testing::EmptyTestEventListener {
     void OnTestEnd(const ::testing::TestInfo &) override
@@ -53,7 +42,7 @@ void prepareApplication()
     QApplication::setFont(font);
     QApplication::setPalette(Theme::make(ThemeKind::light).palette());
     QApplication::setEffectEnabled(Qt::UI_AnimateCombo, false);
-    qInstallMessageHandler(onMessage);
+    qInstallMessageHandler(test::failOnQtWarning);
 }
 
 void installListeners()

@@ -31,12 +31,6 @@ void ElidedLabel::setQuiet(bool quiet)
     update();
 }
 
-void ElidedLabel::setParts(bool parts)
-{
-    m_parts = parts;
-    update();
-}
-
 QSize ElidedLabel::sizeHint() const
 {
     return {fontMetrics().horizontalAdvance(m_text) + 2, fontMetrics().height()};
@@ -51,7 +45,7 @@ void ElidedLabel::paintEvent(QPaintEvent *)
 {
     QPainter painter(this);
     painter.setPen(palette().color(m_quiet ? QPalette::PlaceholderText : QPalette::WindowText));
-    painter.drawText(rect(), Qt::AlignLeft | Qt::AlignVCenter, m_parts ? wholeParts(QFontMetricsF(font()), m_text, width()) : fontMetrics().elidedText(m_text, Qt::ElideRight, width()));
+    painter.drawText(rect(), Qt::AlignLeft | Qt::AlignVCenter, wholeParts(QFontMetricsF(font()), m_text, width()));
 }
 
 DockTitle::DockTitle(QDockWidget *dock) : QWidget(dock), m_subtitle(new ElidedLabel(this))
@@ -61,7 +55,6 @@ DockTitle::DockTitle(QDockWidget *dock) : QWidget(dock), m_subtitle(new ElidedLa
     bold.setWeight(QFont::DemiBold);
     title->setFont(bold);
     m_subtitle->setQuiet(true);
-    m_subtitle->setParts(true);
     const auto button = [this](const QString &text, const QString &tip) {
         auto *b = new QToolButton(this);
         b->setText(text);

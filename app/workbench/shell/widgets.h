@@ -7,7 +7,7 @@
 
 namespace spectra {
 
-/// One line that ends in "…" where there is no room; the tool tip has all of it.
+/// One line that leaves out its last parts (between " · ") where there is no room; the tool tip has all of it.
 class ElidedLabel : public QWidget {
     Q_OBJECT
 public:
@@ -15,8 +15,6 @@ public:
     void setText(const QString &text);
     [[nodiscard]] QString text() const { return m_text; }
     void setQuiet(bool quiet);
-    /// Leaves out whole parts (between " · ") instead of cutting words.
-    void setParts(bool parts);
     QSize sizeHint() const override;
     QSize minimumSizeHint() const override;
 
@@ -25,7 +23,7 @@ protected:
 
 private:
     QString m_text;
-    bool m_quiet = false, m_parts = false;
+    bool m_quiet = false;
 };
 
 /// Title bar of a dock: name, what is shown now, float and close.

@@ -2,15 +2,14 @@
 #include "support.h"
 
 #include "app/workbench/shell/bannerarea.h"
+#include "tests/support/qtwatch.h"
 #include "views/latestjob.h"
 
-#include <QDir>
 #include <QFile>
 #include <QFileInfo>
 #include <QStyleFactory>
 
 #include <algorithm>
-#include <iostream>
 
 namespace spectra::shelltest {
 
@@ -18,17 +17,10 @@ namespace {
 
 std::atomic<int> expectedWarnings{0};
 
-void onMessage(QtMsgType type, const QMessageLogContext &, const QString &text)
+void onMessage(QtMsgType type, const QMessageLogContext &context, const QString &text)
 {
-    if (type == QtDebugMsg || type == QtInfoMsg)
-        std::cerr << text.toStdString() << "\n";
-    else if (expectedWarnings == 0 && !text.contains(QLatin1String("This plugin does not support"))) // the offscreen platform's own
-        ADD_FAILURE() << "Qt warns: " << text.toStdString();
-}
-
-int threadsOfProcess()
-{
-    return static_cast<int>(QDir(QStringLiteral("/proc/self/task")).entryList(QDir::Dirs | QDir::NoDotAndDotDot).size());
+    if (expectedWarnings == 0)
+        test::failOnQtWarning(type, context, text);
 }
 
 /// Windows and engine or loader threads that a test leaves behind are failures. Pools of Qt keep idle threads: those of
@@ -42,7 +34,7 @@ class LeakListener : public ::testing::EmptyTestEventListener {
                 ADD_FAILURE() << "a window was left behind: " << w->metaObject()->className() << " " << w->objectName().toStdString();
         if (!viewPool()->waitForDone(5000))
             ADD_FAILURE() << "a job was left running";
-        const int threads = threadsOfProcess();
+        const int threads = test::threadsOfProcess();
         if (m_threads < 0)
             m_threads = threads + viewPool()->maxThreadCount() + QThreadPool::globalInstance()->maxThreadCount() + 8; // and parallelFor's, which sleep
         else if (threads > m_threads)

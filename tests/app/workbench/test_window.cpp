@@ -298,7 +298,31 @@ TEST(Window, WhatACrashLeftIsRestored)
     ASSERT_EQ(first.workbench->session().traces().size(), 1u);
     EXPECT_EQ(first.workbench->session().layer(), 2);
     EXPECT_EQ(first.window->workspace(), Workspace::explore);
-    EXPECT_FALSE(QFile::exists(left)) << "what was restored is the own session's from now on";
+    EXPECT_TRUE(QFile::exists(left)) << "kept until this session is saved";
+    ASSERT_TRUE(QTest::qWaitFor([&] { return !QFile::exists(left); }, 5000)) << "what was restored is the own session's from now on";
+    EXPECT_TRUE(QFile::exists(first.workbench->autosave().path()));
+}
+
+TEST(Window, WhatCannotBeRestoredIsKept)
+{
+    Program program({}, true);
+    const QString left = QFileInfo(program.workbench->autosave().path()).path() + QStringLiteral("/0123.spectra-session");
+    QFile file(left);
+    ASSERT_TRUE(file.open(QIODevice::WriteOnly));
+    file.write("{\"format\":\"spectra-session\",\"version\":99}");
+    file.close();
+    program.window->offerRecovery();
+    ASSERT_EQ(program.window->banners().banners().size(), 1u);
+    auto *restore = program.window->banners().banners().front()->findChild<QPushButton *>();
+    ASSERT_TRUE(QTest::qWaitFor([&] { return restore->isVisible(); }, 2000));
+    QTest::mouseClick(restore, Qt::LeftButton);
+    ASSERT_TRUE(program.settle());
+    EXPECT_EQ(program.errors().size(), 1);
+    program.workbench->open({program.makeTrace(QStringLiteral("other.h5"))});
+    ASSERT_TRUE(program.settle());
+    QSignalSpy saved(&program.workbench->autosave(), &Autosave::saved);
+    ASSERT_TRUE(saved.wait(5000));
+    EXPECT_TRUE(QFile::exists(left)) << "a newer program may read it";
 }
 
 TEST(Window, RecentFilesAreRemembered)

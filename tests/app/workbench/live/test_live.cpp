@@ -8,6 +8,7 @@
 #include "app/workbench/shell/bannerarea.h"
 #include "app/workbench/shell/statusline.h"
 #include "engine/core/files.h"
+#include "tests/support/qtwatch.h"
 
 #include <QTemporaryDir>
 #include <QTest>
@@ -19,19 +20,10 @@
 namespace spectra {
 namespace {
 
-int threads()
-{
-    int count = 0;
-    for ([[maybe_unused]] const auto &entry : std::filesystem::directory_iterator("/proc/self/task"))
-        ++count;
-    return count;
-}
-
 struct Live : ::testing::Test {
     void SetUp() override
     {
-        if (!std::filesystem::exists(cacheFolder() / "models" / "smollm2-135m.gguf"))
-            GTEST_SKIP() << "the sample model is not there: packaging/setup --model fetches it";
+        ASSERT_TRUE(std::filesystem::exists(cacheFolder() / "models" / "smollm2-135m.gguf")) << "packaging/setup --model fetches the sample model";
         start();
     }
     void TearDown() override { close(); }
@@ -161,12 +153,12 @@ TEST_F(Live, ClosingWhileGeneratingLeavesNoThread)
     run(QStringLiteral("Once upon a time"), 100'000);
     ASSERT_TRUE(QTest::qWaitFor([&] { return workbench->runner().tokens() >= 6; }, 300'000));
     close();
-    const int once = threads();
+    const int once = test::threadsOfProcess();
     start();
     run(QStringLiteral("Once upon a time"), 100'000);
     ASSERT_TRUE(QTest::qWaitFor([&] { return workbench->runner().tokens() >= 6; }, 300'000));
     close();
-    EXPECT_LE(threads(), once) << "the pools of torch stay, everything of ours ends";
+    EXPECT_LE(test::threadsOfProcess(), once) << "the pools of torch stay, everything of ours ends";
 }
 
 } // namespace
@@ -175,12 +167,7 @@ TEST_F(Live, ClosingWhileGeneratingLeavesNoThread)
 int main(int argc, char **argv)
 {
     qputenv("QT_QPA_PLATFORM", "offscreen");
-    // The offscreen platform says of every window that it knows no size hints; all else is a finding.
-    qInstallMessageHandler([](QtMsgType type, const QMessageLogContext &, const QString &text) {
-        if (type != QtDebugMsg && type != QtInfoMsg && !text.contains(QLatin1String("propagateSizeHints"))
-            && !text.contains(QLatin1String("XDG_RUNTIME_DIR")))
-            ADD_FAILURE() << "Qt warns: " << text.toStdString();
-    });
+    qInstallMessageHandler(spectra::test::failOnQtWarning);
     QApplication app(argc, argv);
     ::testing::InitGoogleTest(&argc, argv);
     return RUN_ALL_TESTS();
