@@ -2,10 +2,10 @@
 #include "engine/core/files.h"
 
 #include <fmt/format.h>
+#include <openssl/evp.h>
 
 #include <array>
 #include <atomic>
-#include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -239,81 +239,34 @@ fs::path cacheFolder()
     return fs::path(home != nullptr ? home : "/tmp") / ".cache" / "spectra";
 }
 
-namespace {
-constexpr std::array<std::uint32_t, 64> kSha256 = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
-    0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
-    0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
-    0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
-    0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
-    0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-} // namespace
-
-Sha256::Sha256()
-    : m_state{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}
-{
-}
-
-void Sha256::block(const std::byte *data)
-{
-    std::uint32_t w[64];
-    for (int i = 0; i < 16; ++i)
-        w[i] = std::to_integer<std::uint32_t>(data[4 * i]) << 24 | std::to_integer<std::uint32_t>(data[4 * i + 1]) << 16
-            | std::to_integer<std::uint32_t>(data[4 * i + 2]) << 8 | std::to_integer<std::uint32_t>(data[4 * i + 3]);
-    for (int i = 16; i < 64; ++i) {
-        const std::uint32_t a = std::rotr(w[i - 15], 7) ^ std::rotr(w[i - 15], 18) ^ (w[i - 15] >> 3);
-        const std::uint32_t b = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ (w[i - 2] >> 10);
-        w[i] = w[i - 16] + a + w[i - 7] + b;
+struct Sha256::Context {
+    EVP_MD_CTX *const md = EVP_MD_CTX_new();
+    Context()
+    {
+        if (md == nullptr || EVP_DigestInit_ex(md, EVP_sha256(), nullptr) != 1)
+            throw std::bad_alloc();
     }
-    std::uint32_t s[8];
-    std::memcpy(s, m_state, sizeof s);
-    for (std::size_t i = 0; i < 64; ++i) {
-        const std::uint32_t e1 = std::rotr(s[4], 6) ^ std::rotr(s[4], 11) ^ std::rotr(s[4], 25);
-        const std::uint32_t t1 = s[7] + e1 + ((s[4] & s[5]) ^ (~s[4] & s[6])) + kSha256[i] + w[i];
-        const std::uint32_t e0 = std::rotr(s[0], 2) ^ std::rotr(s[0], 13) ^ std::rotr(s[0], 22);
-        const std::uint32_t t2 = e0 + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-        std::memmove(s + 1, s, 7 * sizeof s[0]);
-        s[4] += t1;
-        s[0] = t1 + t2;
-    }
-    for (int i = 0; i < 8; ++i)
-        m_state[i] += s[i];
-}
+    ~Context() { EVP_MD_CTX_free(md); }
+    Context(const Context &) = delete;
+    Context &operator=(const Context &) = delete;
+};
+
+Sha256::Sha256() : m_context(std::make_unique<Context>()) {}
+Sha256::~Sha256() = default;
 
 void Sha256::add(std::span<const std::byte> bytes)
 {
-    std::size_t held = static_cast<std::size_t>(m_length % 64);
-    m_length += bytes.size();
-    if (held > 0) {
-        const std::size_t take = std::min<std::size_t>(64 - held, bytes.size());
-        std::memcpy(m_buffer + held, bytes.data(), take);
-        bytes = bytes.subspan(take);
-        if (held + take < 64)
-            return;
-        block(m_buffer);
-    }
-    for (; bytes.size() >= 64; bytes = bytes.subspan(64))
-        block(bytes.data());
-    if (!bytes.empty())
-        std::memcpy(m_buffer, bytes.data(), bytes.size());
+    EVP_DigestUpdate(m_context->md, bytes.data(), bytes.size());
 }
 
 std::string Sha256::hex()
 {
-    const std::uint64_t bits = m_length * 8;
-    const std::byte one{0x80};
-    const std::byte zero{0};
-    add({&one, 1});
-    while (m_length % 64 != 56)
-        add({&zero, 1});
-    std::byte length[8];
-    for (int i = 0; i < 8; ++i)
-        length[i] = static_cast<std::byte>(bits >> (56 - 8 * i));
-    add(length);
+    unsigned char digest[EVP_MAX_MD_SIZE] = {};
+    unsigned int length = 0;
+    EVP_DigestFinal_ex(m_context->md, digest, &length);
     std::string out;
-    for (std::uint32_t s : m_state)
-        out += fmt::format("{:08x}", s);
+    for (unsigned int i = 0; i < length; ++i)
+        out += fmt::format("{:02x}", digest[i]);
     return out;
 }
 

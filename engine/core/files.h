@@ -91,14 +91,14 @@ private:
 class Sha256 {
 public:
     Sha256();
+    ~Sha256();
     void add(std::span<const std::byte> bytes);
+    /// Ends the sum: nothing may be added afterwards.
     [[nodiscard]] std::string hex();
 
 private:
-    void block(const std::byte *data);
-    std::uint32_t m_state[8];
-    std::uint64_t m_length = 0;
-    std::byte m_buffer[64];
+    struct Context;
+    std::unique_ptr<Context> m_context;
 };
 /// Errors: input (unreadable), cancelled.
 [[nodiscard]] Result<std::string> sha256File(const std::filesystem::path &path, std::stop_token stop = {});

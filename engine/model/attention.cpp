@@ -3,11 +3,13 @@
 
 #include "engine/model/kernels.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <vector>
 
 namespace spectra {
 namespace {
@@ -44,67 +46,69 @@ void attendFew(float *out, const float *qkv, std::int64_t first, std::int64_t n,
     }
 }
 
-/// Many rows on the CPU: blocks of rows against the keys that they can see, two matrix products and a softmax each. Query
-/// heads that share a key head are stacked, so that keys and values are not repeated and half of the square is skipped.
+/// Many rows on the CPU: blocks of rows against the keys that they can see, two matrix products and a softmax each, every
+/// block whole in one thread with its scores in that core's cache. Query heads that share a key head are stacked, so that
+/// keys and values are not repeated, and half of the square is skipped.
 void attendMany(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, std::int64_t n, const torch::Tensor &keys,
                 const torch::Tensor &values, std::int64_t position, const AttentionShape &s)
 {
     const std::int64_t group = s.heads / s.kvHeads;
     const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.headDim)));
-    // Scores of one block stay within 32 MiB however long the context is.
-    const std::int64_t longest = s.window > 0 ? std::min(position + n, s.window + 128) : position + n;
-    const std::int64_t blockRows = std::clamp<std::int64_t>((std::int64_t(8) << 20) / (s.heads * longest), 8, std::min<std::int64_t>(128, std::max<std::int64_t>(8, n)));
-    const std::int64_t most = blockRows * group;
-    // One allocation each for the whole call; the products below write into parts of them.
-    const torch::Tensor queriesFlat = torch::empty({s.kvHeads * most * s.headDim}), mixedFlat = torch::empty({s.kvHeads * most * s.headDim});
-    const torch::Tensor scoresFlat = torch::empty({s.kvHeads * most * longest});
-    std::vector<float> inverse(static_cast<std::size_t>(most));
+    const std::int64_t longest = s.window > 0 ? std::min(position + n, s.window + 64) : position + n;
+    // 2 MiB of scores at most until the context is so long that blocks of few rows would read the keys too often.
+    const std::int64_t blockRows = std::clamp<std::int64_t>((std::int64_t(1) << 19) / (group * longest), 8, 64);
+    const std::int64_t most = blockRows * group, blocks = (n + blockRows - 1) / blockRows, threads = at::get_num_threads();
     const float *const source = qkv.const_data_ptr<float>();
     float *const target = out.data_ptr<float>();
-    for (std::int64_t block = 0; block < n; block += blockRows) {
+    const torch::Tensor buffer = torch::empty({threads, most * (2 * s.headDim + longest + 1)});
+
+    const auto attendBlock = [&](std::int64_t h, std::int64_t block, const torch::Tensor &memory) {
         const std::int64_t m = std::min(blockRows, n - block), rows = m * group;
         const std::int64_t end = position + block + m;
         const std::int64_t begin = s.window > 0 ? std::max<std::int64_t>(0, position + block - s.window + 1) : 0;
         const std::int64_t length = end - begin;
-        float *const q = queriesFlat.data_ptr<float>();
-        for (std::int64_t h = 0; h < s.kvHeads; ++h)
-            for (std::int64_t i = 0; i < m; ++i) {
-                const float *const row = source + (first + block + i) * s.width() + h * group * s.headDim;
-                for (std::int64_t c = 0; c < group * s.headDim; ++c)
-                    q[(h * m + i) * group * s.headDim + c] = row[c] * scale;
-            }
-        const auto part = [](const torch::Tensor &flat, std::int64_t x, std::int64_t y, std::int64_t z) { return flat.narrow(0, 0, x * y * z).view({x, y, z}); };
-        torch::Tensor scores = part(scoresFlat, s.kvHeads, rows, length);
-        at::bmm_out(scores, part(queriesFlat, s.kvHeads, rows, s.headDim), keys.narrow(1, begin, length).transpose(1, 2));
-        torch::Tensor product = part(mixedFlat, s.kvHeads, rows, s.headDim);
-        inverse.resize(static_cast<std::size_t>(s.kvHeads * rows));
-        for (std::int64_t h = 0; h < s.kvHeads; ++h)
-            kernels::causalExp(scores.data_ptr<float>() + h * rows * length, inverse.data() + h * rows, rows, length, group,
-                               position + block - begin, s.window);
-        at::bmm_out(product, scores, values.narrow(1, begin, length));
-        const float *const y = mixedFlat.const_data_ptr<float>();
-        for (std::int64_t h = 0; h < s.kvHeads; ++h)
-            for (std::int64_t r = 0; r < rows; ++r) {
-                float *const place = target + (first + block + r / group) * s.queryWidth() + (h * group + r % group) * s.headDim;
-                for (std::int64_t c = 0; c < s.headDim; ++c)
-                    place[c] = y[(h * rows + r) * s.headDim + c] * inverse[static_cast<std::size_t>(h * rows + r)];
-            }
-    }
-}
-
-/// A sequence from its first token on the CPU: torch's blocked attention. The query heads that share a key head stand as
-/// heads of one batch entry, so that keys and values are seen by all of them without being repeated.
-void attendWhole(torch::Tensor &out, const torch::Tensor &rows, std::int64_t first, std::int64_t n, const torch::Tensor &keys,
-                 const torch::Tensor &values, const AttentionShape &s)
-{
-    const std::int64_t group = s.heads / s.kvHeads;
-    const torch::Tensor q = rows.narrow(1, 0, s.queryWidth()).view({n, s.kvHeads, group, s.headDim}).permute({1, 2, 0, 3});
-    const auto shared = [&](const torch::Tensor &t) { return t.narrow(1, 0, n).unsqueeze(1).expand({s.kvHeads, group, n, s.headDim}); };
-    const torch::Tensor result = at::scaled_dot_product_attention(q, shared(keys), shared(values), {}, 0.0, true);
-    out.narrow(0, first, n).view({n, s.kvHeads, group, s.headDim}).copy_(result.permute({2, 0, 1, 3}));
+        const torch::Tensor queries = memory.narrow(0, 0, rows * s.headDim).view({rows, s.headDim});
+        torch::Tensor product = memory.narrow(0, most * s.headDim, rows * s.headDim).view({rows, s.headDim});
+        torch::Tensor scores = memory.narrow(0, 2 * most * s.headDim, rows * length).view({rows, length});
+        float *const inverse = memory.data_ptr<float>() + most * (2 * s.headDim + longest);
+        float *const q = queries.data_ptr<float>();
+        for (std::int64_t i = 0; i < m; ++i) {
+            const float *const row = source + (first + block + i) * s.width() + h * group * s.headDim;
+            for (std::int64_t c = 0; c < group * s.headDim; ++c)
+                q[i * group * s.headDim + c] = row[c] * scale;
+        }
+        at::mm_out(scores, queries, keys.select(0, h).narrow(0, begin, length).t());
+        kernels::causalExp(scores.data_ptr<float>(), inverse, rows, length, group, position + block - begin, s.window);
+        at::mm_out(product, scores, values.select(0, h).narrow(0, begin, length));
+        const float *const y = product.const_data_ptr<float>();
+        for (std::int64_t r = 0; r < rows; ++r) {
+            float *const place = target + (first + block + r / group) * s.queryWidth() + (h * group + r % group) * s.headDim;
+            for (std::int64_t c = 0; c < s.headDim; ++c)
+                place[c] = y[r * s.headDim + c] * inverse[r];
+        }
+    };
+    // The longest rows first, so that the threads end together.
+    std::atomic<std::int64_t> next{0};
+    const std::int64_t tasks = s.kvHeads * blocks;
+    at::parallel_for(0, std::min(threads, tasks), 1, [&](std::int64_t partBegin, std::int64_t partEnd) {
+        for (std::int64_t part = partBegin; part < partEnd; ++part)
+            for (std::int64_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1))
+                attendBlock(task % s.kvHeads, (blocks - 1 - task / s.kvHeads) * blockRows, buffer[part]);
+    });
 }
 
 } // namespace
+
+void storeKeysValues(const torch::Tensor &qkv, std::int64_t first, std::int64_t n, torch::Tensor &keys, torch::Tensor &values,
+                     std::int64_t position, const AttentionShape &s)
+{
+    const torch::Tensor rows = qkv.narrow(0, first, n);
+    const auto heads = [&](std::int64_t column) {
+        return rows.narrow(1, column, s.keyWidth()).view({n, s.kvHeads, s.headDim}).transpose(0, 1);
+    };
+    keys.narrow(1, position, n).copy_(heads(s.queryWidth()));
+    values.narrow(1, position, n).copy_(heads(s.queryWidth() + s.keyWidth()));
+}
 
 void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, std::int64_t n, torch::Tensor &keys, torch::Tensor &values,
             std::int64_t position, const AttentionShape &s, bool bf16)
@@ -119,14 +123,9 @@ void attend(torch::Tensor &out, const torch::Tensor &qkv, std::int64_t first, st
     const auto heads = [&](std::int64_t column, std::int64_t count) {
         return rows.narrow(1, column, count * s.headDim).view({n, count, s.headDim}).transpose(0, 1);
     };
-    keys.narrow(1, position, n).copy_(heads(s.queryWidth(), s.kvHeads));
-    values.narrow(1, position, n).copy_(heads(s.queryWidth() + s.keyWidth(), s.kvHeads));
+    storeKeysValues(qkv, first, n, keys, values, position, s);
 
     const bool windowed = s.window > 0 && length > s.window;
-    if (qkv.device().is_cpu() && !bf16 && position == 0 && !windowed) {
-        attendWhole(out, rows, first, n, keys, values, s);
-        return;
-    }
     if (qkv.device().is_cpu() && !bf16) {
         attendMany(out, qkv, first, n, keys, values, position, s);
         return;

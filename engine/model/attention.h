@@ -16,6 +16,10 @@ struct AttentionShape {
     [[nodiscard]] std::int64_t width() const { return (heads + 2 * kvHeads) * headDim; }
 };
 
+/// Puts the keys and values of rows [first, first + n) of `qkv` at positions [position, position + n) of the cache.
+void storeKeysValues(const torch::Tensor &qkv, std::int64_t first, std::int64_t n, torch::Tensor &keys, torch::Tensor &values,
+                     std::int64_t position, const AttentionShape &shape);
+
 /// Puts the keys and values of `qkv` rows (already rotated) at positions [position, position + n) of the cache, then lets
 /// every row attend to all positions up to its own. qkv and out are whole buffers of which rows [first, first + n) are this
 /// sequence's. keys and values: [kvHeads, capacity, headDim].

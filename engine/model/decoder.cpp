@@ -48,6 +48,8 @@ struct Decoder::PieceData {
     torch::Tensor hidden, normed;        ///< [n,H]
     torch::Tensor cos, sin;              ///< [n, half]
     std::vector<std::uint8_t> mask;      ///< [n]; empty: all counted
+    bool pruned = false;                 ///< of the last layer's output only the rows `wanted` are asked for
+    torch::Tensor wanted;                ///< [m] int64, ascending; undefined: m = 0
 };
 
 Decoder::Decoder(const ModelConfig &config, const Weights &weights, Router *router, Rope rope, torch::Device device)
@@ -112,6 +114,19 @@ std::vector<Decoder::Piece> Decoder::cut(const PassInput &input) const
         }
     }
     return pieces;
+}
+
+void Decoder::prune(PieceData &data, const PassInput &input, const PassHooks &hooks) const
+{
+    if (!input.lastOnly || hooks.onHidden || hooks.expertSums || hooks.wantExpertOutputs || data.piece.rows <= kernels::kGemvRows)
+        return;
+    std::vector<std::int64_t> rows;
+    for (const Segment &s : data.piece.segments)
+        if (s.begin + s.count == static_cast<std::int64_t>(input.sequences[s.sequence].tokens.size()))
+            rows.push_back(s.first + s.count - 1);
+    data.pruned = true;
+    if (!rows.empty())
+        data.wanted = torch::tensor(rows, torch::kInt64).to(m_device);
 }
 
 Result<torch::Tensor> Decoder::run(const PassInput &input, const PassHooks &hooks)
@@ -196,7 +211,7 @@ void Decoder::storeRouterState(PieceData &data) const
 Result<void> Decoder::runPiece(const Piece &piece, const PassInput &input, const PassHooks &hooks)
 {
     const std::int64_t n = piece.rows, half = m_rope.half();
-    PieceData data{piece, {}, {}, m_router ? m_router->needs() : RouterNeeds(), {}, {}, {}, {}, {}};
+    PieceData data{piece, {}, {}, m_router ? m_router->needs() : RouterNeeds(), {}, {}, {}, {}, {}, false, {}};
 
     torch::Tensor ids = torch::empty({n}, torch::kInt64);
     torch::Tensor positions = torch::empty({n}, torch::kInt64);
@@ -243,6 +258,8 @@ Result<void> Decoder::runPiece(const Piece &piece, const PassInput &input, const
     for (std::size_t l = 0; l < m_weights.layers.size(); ++l) {
         if (hooks.stop.stop_requested())
             return cancelledError();
+        if (l + 1 == m_weights.layers.size())
+            prune(data, input, hooks);
         const LayerWeights &w = m_weights.layers[l];
         {
             const Stopwatch watch(hooks.timing ? &hooks.timing->attention : nullptr);
@@ -284,6 +301,20 @@ void Decoder::attention(const LayerWeights &w, std::size_t layer, PieceData &dat
     }
     torch::Tensor &mixed = m_workspace.get(Workspace::attention, n, m_shape.queryWidth());
     const bool bf16 = w.qkv.scalar_type() == torch::kBFloat16 && (!m_device.is_cpu() || amxUsable());
+    if (data.pruned && w.ordinal < 0) {
+        // No router looks at the other rows of this layer: of those only keys and values stay.
+        for (const Segment &s : data.piece.segments) {
+            torch::Tensor &keys = s.state->m_keys[layer], &values = s.state->m_values[layer];
+            storeKeysValues(qkv, s.first, s.count, keys, values, s.position, m_shape);
+            attend(mixed, qkv, s.first + s.count - 1, 1, keys, values, s.position + s.count - 1, m_shape, bf16);
+        }
+        if (data.wanted.defined()) {
+            torch::Tensor hidden = data.hidden.index_select(0, data.wanted);
+            linear(hidden, mixed.index_select(0, data.wanted), w.output, w.outputBias, true);
+            data.hidden.index_copy_(0, data.wanted, hidden);
+        }
+        return;
+    }
     for (const Segment &s : data.piece.segments)
         attend(mixed, qkv, s.first, s.count, s.state->m_keys[layer], s.state->m_values[layer], s.position, m_shape, bf16);
     linear(data.hidden, mixed, w.output, w.outputBias, true);
@@ -294,7 +325,13 @@ Result<void> Decoder::feedForward(const LayerWeights &w, int layer, PieceData &d
     rmsNorm(data.normed, data.hidden, w.postNorm, m_config.normEpsilon);
     if (w.ordinal < 0) {
         const Stopwatch watch(hooks.timing ? &hooks.timing->dense : nullptr);
-        runFfn(data.hidden, data.normed, w.dense, 1, m_workspace);
+        if (!data.pruned) {
+            runFfn(data.hidden, data.normed, w.dense, 1, m_workspace);
+        } else if (data.wanted.defined()) {
+            torch::Tensor hidden = data.hidden.index_select(0, data.wanted);
+            runFfn(hidden, data.normed.index_select(0, data.wanted), w.dense, 1, m_workspace);
+            data.hidden.index_copy_(0, data.wanted, hidden);
+        }
         return {};
     }
     RoutingStep step;
@@ -321,7 +358,19 @@ Result<void> Decoder::feedForward(const LayerWeights &w, int layer, PieceData &d
             for (std::int64_t r = 0; r < data.piece.rows; ++r)
                 if (hooks.wantExpertOutputs(data.piece.firstRow + r))
                     task.outputRows.push_back(r);
-        SPECTRA_TRY(outputs, runExperts(data.hidden, data.normed, step, task, m_workspace, hooks.stop));
+        if (!data.pruned) {
+            SPECTRA_TRY(outputs, runExperts(data.hidden, data.normed, step, task, m_workspace, hooks.stop));
+        } else if (data.wanted.defined()) {
+            RoutingStep part;
+            part.experts = step.experts.index_select(0, data.wanted);
+            part.weights = step.weights.index_select(0, data.wanted);
+            part.weightOnInput = step.weightOnInput;
+            if (step.expertInput.defined())
+                part.expertInput = step.expertInput.index_select(0, data.wanted);
+            torch::Tensor hidden = data.hidden.index_select(0, data.wanted);
+            SPECTRA_TRY(outputs, runExperts(hidden, data.normed.index_select(0, data.wanted), part, task, m_workspace, hooks.stop));
+            data.hidden.index_copy_(0, data.wanted, hidden);
+        }
     }
     if (hooks.onLayer) {
         const Stopwatch watch(hooks.timing ? &hooks.timing->capture : nullptr);

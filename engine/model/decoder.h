@@ -45,6 +45,9 @@ private:
     };
     struct PieceData;
 
+    /// Where the caller asks for last tokens only and nobody looks at the last layer's output of the others, that output is
+    /// not made.
+    void prune(PieceData &data, const PassInput &input, const PassHooks &hooks) const;
     [[nodiscard]] std::vector<Piece> cut(const PassInput &input) const;
     /// Leaves the residual stream of the piece in the workspace. Moves the states on.
     [[nodiscard]] Result<void> runPiece(const Piece &piece, const PassInput &input, const PassHooks &hooks);

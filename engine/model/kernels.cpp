@@ -195,24 +195,80 @@ SPECTRA_INLINE void rmsNormRange(float *y, const float *x, const float *w, float
     }
 }
 
-/// e^x for x ≤ 88, relative error below 2e-7: 2^n·p(f) with |f| ≤ ½·ln 2 and a polynomial of degree 6. Branch-free, so that
-/// it vectorises.
-SPECTRA_INLINE float expFast(float x)
+/// v ← e^v, relative error below 2e-7 for v in [−87, 88] and held there outside: 2^n·p(f) with |f| ≤ ½·ln 2 and a polynomial
+/// of degree 6. Written for lanes because g++ leaves the loop over a scalar form of it scalar. NaN stays NaN.
+SPECTRA_INLINE void exponential(Lanes *v)
 {
-    x = std::max(-87.0f, std::min(88.0f, x));
-    const float n = std::floor(x * 1.44269504f + 0.5f);
-    const float f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.0f / 720;
-    p = p * f + 1.0f / 120;
+    typedef std::int32_t LaneInts __attribute__((vector_size(64)));
+    const Lanes x = *v < -87.0f ? Lanes{} - 87.0f : *v > 88.0f ? Lanes{} + 88.0f : *v;
+    const float magic = 12582912.0f; // 1.5·2^23: adding it rounds to a whole number and leaves that in the low bits
+    const Lanes shifted = x * 1.44269504f + magic;
+    const Lanes n = shifted - magic;
+    const Lanes f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Lanes p = f * (1.0f / 720) + 1.0f / 120;
     p = p * f + 1.0f / 24;
     p = p * f + 1.0f / 6;
     p = p * f + 0.5f;
     p = p * f + 1.0f;
     p = p * f + 1.0f;
-    const std::int32_t bits = (static_cast<std::int32_t>(n) + 127) << 23;
-    float power;
+    LaneInts bits;
+    std::memcpy(&bits, &shifted, sizeof(bits));
+    bits = (bits + 127) << 23;
+    Lanes power;
     std::memcpy(&power, &bits, sizeof(power));
-    return p * power;
+    *v = p * power;
+}
+
+/// The last `count` < kLanes entries of a row, the other lanes `filler`.
+SPECTRA_INLINE void loadTail(Lanes *v, const float *p, std::int64_t count, float filler)
+{
+    float part[kLanes];
+    for (float &f : part)
+        f = filler;
+    for (std::int64_t i = 0; i < count; ++i)
+        part[i] = p[i];
+    std::memcpy(v, part, sizeof(part));
+}
+SPECTRA_INLINE void storeTail(float *p, const Lanes *v, std::int64_t count)
+{
+    float part[kLanes];
+    std::memcpy(part, v, sizeof(part));
+    for (std::int64_t i = 0; i < count; ++i)
+        p[i] = part[i];
+}
+SPECTRA_INLINE void store(float *p, const Lanes *v)
+{
+    *reinterpret_cast<Lanes *>(p) = *v;
+}
+SPECTRA_INLINE float largestOf(const Lanes *v)
+{
+    float part[kLanes];
+    std::memcpy(part, v, sizeof(part));
+    float largest = part[0];
+    for (const float p : part)
+        largest = largest > p ? largest : p;
+    return largest;
+}
+
+/// Maximum of a row's entries [begin, end), −∞ for none; NaN entries do not count.
+SPECTRA_INLINE float rowMaximum(const float *row, std::int64_t begin, std::int64_t end)
+{
+    Lanes best = Lanes{} - INFINITY, v;
+    std::int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+        load(&v, row + i);
+        best = v > best ? v : best;
+    }
+    loadTail(&v, row + i, end - i, -INFINITY);
+    best = v > best ? v : best;
+    return largestOf(&best);
+}
+
+SPECTRA_INLINE void siluLanes(Lanes *gate, const Lanes *up)
+{
+    Lanes e = -*gate;
+    exponential(&e);
+    *gate = *gate / (1.0f + e) * *up;
 }
 
 SPECTRA_INLINE void siluRange(float *y, const float *x, std::int64_t begin, std::int64_t end, std::int64_t intermediate)
@@ -221,8 +277,20 @@ SPECTRA_INLINE void siluRange(float *y, const float *x, std::int64_t begin, std:
         const float *const gate = x + r * 2 * intermediate;
         const float *const up = gate + intermediate;
         float *const result = y + r * intermediate;
-        for (std::int64_t i = 0; i < intermediate; ++i)
-            result[i] = gate[i] / (1 + expFast(-gate[i])) * up[i];
+        Lanes g, u;
+        std::int64_t i = 0;
+        for (; i + kLanes <= intermediate; i += kLanes) {
+            load(&g, gate + i);
+            load(&u, up + i);
+            siluLanes(&g, &u);
+            store(result + i, &g);
+        }
+        if (i < intermediate) {
+            loadTail(&g, gate + i, intermediate - i, 0);
+            loadTail(&u, up + i, intermediate - i, 0);
+            siluLanes(&g, &u);
+            storeTail(result + i, &g, intermediate - i);
+        }
     }
 }
 
@@ -230,27 +298,32 @@ SPECTRA_INLINE void logSumExpRange(const float *x, std::int64_t begin, std::int6
 {
     for (std::int64_t r = begin; r < end; ++r) {
         const float *const row = x + r * width;
-        std::int64_t best = 0;
-        for (std::int64_t i = 1; i < width; ++i)
-            if (row[i] > row[best])
-                best = i;
-        const float largest = row[best];
+        const float largest = rowMaximum(row, 0, width);
         double total = 0;
         // Partial sums of 1,024 keep f32 rounding small without a double addition per entry.
         for (std::int64_t i = 0; i < width;) {
             const std::int64_t stop = std::min(width, i + 1024);
-            float part[kLanes] = {};
-            for (; i + kLanes <= stop; i += kLanes)
-                for (int j = 0; j < kLanes; ++j)
-                    part[j] += expFast(row[i + j] - largest);
-            for (; i < stop; ++i)
-                part[0] += expFast(row[i] - largest);
-            for (const float p : part)
-                total += p;
+            Lanes part{}, v;
+            for (; i + kLanes <= stop; i += kLanes) {
+                load(&v, row + i);
+                v -= largest;
+                exponential(&v);
+                part += v;
+            }
+            total += sum(&part);
+            if (i < stop) {
+                float last[kLanes];
+                loadTail(&v, row + i, stop - i, 0);
+                v -= largest;
+                exponential(&v);
+                std::memcpy(last, &v, sizeof(last));
+                for (std::int64_t j = 0; i < stop; ++i, ++j)
+                    total += last[j];
+            }
         }
         lse[r] = static_cast<float>(largest + std::log(total));
         if (top1)
-            top1[r] = static_cast<std::int32_t>(best);
+            top1[r] = static_cast<std::int32_t>((std::find(row, row + width, largest) - row) % width); // nothing but NaN: the first
     }
 }
 
@@ -261,32 +334,25 @@ SPECTRA_INLINE void causalExpRange(float *scores, float *inverse, std::int64_t b
         float *const row = scores + r * width;
         const std::int64_t stop = std::min(width, last0 + r / group + 1);
         const std::int64_t start = window > 0 ? std::max<std::int64_t>(0, stop - window) : 0;
-        float part[kLanes];
-        for (float &p : part)
-            p = -INFINITY;
+        const float largest = rowMaximum(row, start, stop);
+        Lanes part{}, v;
         std::int64_t i = start;
-        for (; i + kLanes <= stop; i += kLanes)
-            for (int j = 0; j < kLanes; ++j)
-                part[j] = part[j] > row[i + j] ? part[j] : row[i + j];
-        for (; i < stop; ++i)
-            part[0] = part[0] > row[i] ? part[0] : row[i];
-        float largest = part[0];
-        for (const float p : part)
-            largest = largest > p ? largest : p;
-        for (float &p : part)
-            p = 0;
-        for (i = start; i + kLanes <= stop; i += kLanes)
-            for (int j = 0; j < kLanes; ++j) {
-                row[i + j] = expFast(row[i + j] - largest);
-                part[j] += row[i + j];
-            }
-        for (; i < stop; ++i) {
-            row[i] = expFast(row[i] - largest);
-            part[0] += row[i];
+        for (; i + kLanes <= stop; i += kLanes) {
+            load(&v, row + i);
+            v -= largest;
+            exponential(&v);
+            store(row + i, &v);
+            part += v;
         }
-        float total = 0;
-        for (const float p : part)
-            total += p;
+        float total = sum(&part);
+        if (i < stop) {
+            loadTail(&v, row + i, stop - i, 0);
+            v -= largest;
+            exponential(&v);
+            storeTail(row + i, &v, stop - i);
+            for (; i < stop; ++i)
+                total += row[i];
+        }
         inverse[r] = 1 / total;
         for (i = 0; i < start; ++i)
             row[i] = 0;
@@ -481,8 +547,7 @@ void attendOne(float *out, const float *q, const float *keys, const float *value
 
 void causalExp(float *scores, float *inverse, std::int64_t rows, std::int64_t width, std::int64_t group, std::int64_t last0, std::int64_t window)
 {
-    split(rows, 1, rows * width * 4,
-          [&](std::int64_t begin, std::int64_t end) { table().causalExp(scores, inverse, begin, end, width, group, last0, window); });
+    table().causalExp(scores, inverse, 0, rows, width, group, last0, window);
 }
 
 void combine(float *out, const float *y, const std::int64_t *slotRow, const float *weights, double scale, std::int64_t tokens,

@@ -41,7 +41,8 @@ void attendOne(float *out, const float *q, const float *keys, const float *value
                std::int64_t headDim, std::int64_t capacity, std::int64_t length, std::int64_t skip, double scale);
 
 /// Unnormalised causal softmax of scores [rows, width] in place: row r may see columns up to last0 + r / group and, with a
-/// window, no more than `window` of them; the others become 0. inverse[r] = 1 / Σ of the row.
+/// window, no more than `window` of them; the others become 0. inverse[r] = 1 / Σ of the row. In the calling
+/// thread.
 void causalExp(float *scores, float *inverse, std::int64_t rows, std::int64_t width, std::int64_t group, std::int64_t last0, std::int64_t window);
 
 /// out[t] += scale·Σ_s weights[t, s]·y[slotRow[t, s]] over slots with slotRow ≥ 0, in slot order.

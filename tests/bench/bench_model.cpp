@@ -10,9 +10,7 @@
 #include "engine/core/random.h"
 #include "engine/model/model.h"
 #include "engine/train/upcycle.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
+#include "tests/bench/peer.h"
 
 #include <algorithm>
 #include <chrono>
@@ -53,49 +51,6 @@ template <typename T> T need(Result<T> result)
     }
     return std::move(*result);
 }
-
-/// A process that answers "NAME\n" with "tokens-per-second\n".
-class Peer {
-public:
-    explicit Peer(const std::string &command)
-    {
-        int to[2], from[2];
-        if (pipe(to) != 0 || pipe(from) != 0)
-            std::exit(1);
-        m_process = fork();
-        if (m_process == 0) {
-            dup2(to[0], 0);
-            dup2(from[1], 1);
-            close(to[1]);
-            close(from[0]);
-            execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
-            _exit(127);
-        }
-        close(to[0]);
-        close(from[1]);
-        m_to = fdopen(to[1], "w");
-        m_from = fdopen(from[0], "r");
-    }
-    ~Peer()
-    {
-        std::fclose(m_to);
-        std::fclose(m_from);
-        waitpid(m_process, nullptr, 0);
-    }
-    Peer(const Peer &) = delete;
-    Peer &operator=(const Peer &) = delete;
-    double measure(const std::string &name)
-    {
-        std::fprintf(m_to, "%s\n", name.c_str());
-        std::fflush(m_to);
-        char line[256];
-        return std::fgets(line, sizeof(line), m_from) ? std::atof(line) : 0;
-    }
-
-private:
-    pid_t m_process = 0;
-    FILE *m_to = nullptr, *m_from = nullptr;
-};
 
 std::vector<std::int32_t> ids(int n)
 {
@@ -195,6 +150,7 @@ int main(int argc, char **argv)
         {"prefill_spectra32", "prefill_moe", spectra32, false, Compute::f32},
         {"prefill_softmax", "prefill_moe", softmax, false, Compute::f32},
         {"prefill_softmax/all", "prefill_moe_all", softmax, false, Compute::f32},
+        {"prefill_softmax/32", "", softmax, false, Compute::f32}, // a short prompt: bound by reading every expert
         {"decode_softmax", "decode_moe", softmax, true, Compute::f32},
         {"decode_spectra128", "decode_moe", spectra128, true, Compute::f32},
     };
@@ -228,9 +184,9 @@ int main(int argc, char **argv)
         hooks.timing = &timing;
         hooks.capture = Capture::standard();
         hooks.onLayer = [](const RoutingLayer &) {};
-        const auto run = [&] { return work.decode ? decode(*model, 48, hooks) : prefill(*model, 512, hooks); };
+        const auto run = [&] { return work.decode ? decode(*model, 48, hooks) : prefill(*model, work.name.ends_with("/32") ? 32 : 512, hooks); };
         run();
-        if (peer)
+        if (peer && !work.peer.empty())
             peer->measure(work.peer);
         timing = {};
         std::vector<double> ours, theirs;
@@ -239,7 +195,7 @@ int main(int argc, char **argv)
             const double begin = now();
             ours.push_back(run());
             wall += now() - begin;
-            if (peer)
+            if (peer && !work.peer.empty())
                 theirs.push_back(peer->measure(work.peer));
         }
         std::printf("%-22s %12.1f %12.1f %8.2f   attention %.2f router %.2f experts %.2f dense %.2f head %.2f\n", work.name.c_str(), median(ours),

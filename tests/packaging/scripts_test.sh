@@ -61,7 +61,7 @@ for list in libtorch.txt sample-model.txt; do
     grep -q -- '--hash=sha256:' "$root/packaging/$list" || fail "$list has no hashes"
 done
 # Menu entry, MIME type and AppStream data belong together.
-grep -q '^Exec=env OMP_WAIT_POLICY=PASSIVE spectra-workbench' "$root/packaging/spectra-workbench.desktop" || fail "the menu entry starts another program"
+grep -q '^Exec=env GOMP_SPINCOUNT=10000 spectra-workbench' "$root/packaging/spectra-workbench.desktop" || fail "the menu entry starts another program"
 mime=$(sed -n 's/.*<mime-type type="\([^"]*\)".*/\1/p' "$root/packaging/spectra-workbench.mime.xml" | head -1)
 [ -n "$mime" ] || fail "no MIME type"
 grep -q "^MimeType=.*$mime" "$root/packaging/spectra-workbench.desktop" || fail "the menu entry does not open $mime"

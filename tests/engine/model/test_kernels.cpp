@@ -86,6 +86,14 @@ TEST(Kernels, NormActivationAndLogSumExpEqualTheirFormulas)
         }
     }
     EXPECT_EQ(top[2], 9);
+
+    // What is not a number stays so and names a token that exists.
+    const torch::Tensor broken = torch::full({1, 334}, std::numeric_limits<float>::quiet_NaN());
+    kernels::logSumExp(broken.data_ptr<float>(), 1, 334, lse.data(), top.data());
+    EXPECT_TRUE(std::isnan(lse[0]));
+    EXPECT_EQ(top[0], 0);
+    kernels::siluMultiply(active.data_ptr<float>(), broken.data_ptr<float>(), 1, 167);
+    EXPECT_TRUE(active[0].isnan().all().item<bool>());
 }
 
 /// Attention written as the formula says, in double precision.

@@ -176,6 +176,49 @@ TEST(Passes, TheCacheGrowsByBlocks)
     EXPECT_LE(growths, 2);
 }
 
+/// Where only last tokens are asked for, the last layer runs for them alone: same values, same states, same routing seen.
+TEST(Passes, LastTokensAloneEqualTheWholePass)
+{
+    for (const char *name : {"llama-gqa", "llama-mha-tied", "mixtral-gqa"}) {
+        SCOPED_TRACE(name);
+        const auto model = test::loadModel(test::modelFixture(name));
+        ASSERT_TRUE(model);
+        std::vector<std::vector<std::int32_t>> sequences(3);
+        Random random(11);
+        for (const int n : {50, 9, 21})
+            for (int i = 0; i < n; ++i)
+                sequences[n == 50 ? 0 : n == 9 ? 1 : 2].push_back(static_cast<std::int32_t>(random.below(128)));
+        const torch::Tensor whole = test::hiddenOf(*model, sequences);
+        const torch::Tensor expected = whole.index_select(0, torch::tensor({49, 58, 79}));
+        for (const std::int64_t chunk : {512, 32}) { // 32: pieces in which no sequence ends, and one in which two do
+            std::vector<SequenceState> states(3);
+            PassInput input;
+            input.lastOnly = true;
+            input.chunk = chunk;
+            for (std::size_t s = 0; s < 3; ++s)
+                input.sequences.push_back({sequences[s], {}, &states[s]});
+            std::int64_t routed = 0;
+            PassHooks hooks;
+            hooks.onLayer = [&](const RoutingLayer &l) { routed += l.input.size(0); };
+            const auto last = model->forward(input, hooks);
+            ASSERT_TRUE(last.ok());
+            EXPECT_LE(test::maxDifference(*last, expected), 1e-5);
+            EXPECT_EQ(routed, std::string(name) == "mixtral-gqa" ? 80 * model->config().layers : 0);
+            // One more token sees the keys and values that the last layer kept.
+            for (std::size_t s = 0; s < 3; ++s) {
+                std::vector<std::int32_t> longer = sequences[s];
+                longer.push_back(5);
+                const std::vector<std::int32_t> one = {5};
+                PassInput next;
+                next.sequences.push_back({one, {}, &states[s]});
+                const auto step = model->forward(next);
+                ASSERT_TRUE(step.ok());
+                EXPECT_LE(test::maxDifference(*step, test::hiddenOf(*model, {longer}).narrow(0, static_cast<std::int64_t>(longer.size()) - 1, 1)), 1e-5);
+            }
+        }
+    }
+}
+
 TEST(Bf16, LogitsStayNearAndMemoryHalves)
 {
     if (!cpuHasFastBf16()) {
