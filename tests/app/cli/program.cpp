@@ -5,12 +5,57 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <sched.h>
+#include <sys/mount.h>
 
 namespace spectra::test {
 namespace fs = std::filesystem;
 
 TemporaryFolder *Program::s_folder = nullptr;
 bool Program::s_ready = false;
+
+namespace {
+
+void writeOnce(const char *path, const std::string &text)
+{
+    const int file = ::open(path, O_WRONLY);
+    (void)!::write(file, text.data(), text.size());
+    ::close(file);
+}
+
+/// In a child: an empty file system over `folder`, seen by this process and its children alone.
+bool mountSmall(const fs::path &folder, std::uint64_t bytes)
+{
+    const uid_t user = ::geteuid();
+    const gid_t group = ::getegid();
+    if (::unshare(CLONE_NEWNS | (user == 0 ? 0 : CLONE_NEWUSER)) != 0)
+        return false;
+    if (user != 0) {
+        writeOnce("/proc/self/setgroups", "deny");
+        writeOnce("/proc/self/uid_map", "0 " + std::to_string(user) + " 1");
+        writeOnce("/proc/self/gid_map", "0 " + std::to_string(group) + " 1");
+    }
+    return ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0
+        && ::mount("tmpfs", folder.c_str(), "tmpfs", 0, ("size=" + std::to_string(bytes)).c_str()) == 0;
+}
+
+/// The program in `folder`'s small file system; its exit code, and what it left there.
+[[noreturn]] void runInSmall(const fs::path &folder, const fs::path &left, const std::function<void()> &program)
+{
+    const pid_t child = ::fork();
+    if (child == 0)
+        program();
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    {
+        std::ofstream names(left);
+        for (const auto &entry : fs::recursive_directory_iterator(folder))
+            names << entry.path().lexically_relative(folder).string() << '\n';
+    }
+    ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 126);
+}
+
+} // namespace
 
 Ran runProgram(const std::vector<std::string> &arguments, const fs::path &folder, const RunOptions &options)
 {
@@ -21,7 +66,7 @@ Ran runProgram(const std::vector<std::string> &arguments, const fs::path &folder
     for (const std::string &a : arguments)
         argv.push_back(const_cast<char *>(a.c_str()));
     argv.push_back(nullptr);
-    const auto start = std::chrono::steady_clock::now();
+    const auto begin = std::chrono::steady_clock::now();
     const pid_t child = ::fork();
     if (child == 0) {
         const int input = ::open(in.c_str(), O_RDONLY);
@@ -37,19 +82,29 @@ Ran runProgram(const std::vector<std::string> &arguments, const fs::path &folder
             (void)::setrlimit(RLIMIT_FSIZE, &limit);
             ::signal(SIGXFSZ, SIG_IGN); // writing past the limit is an error then, as on a full disk
         }
-        ::execv(program.c_str(), argv.data());
-        ::_exit(127);
+        const auto start = [&] {
+            ::execv(program.c_str(), argv.data());
+            ::_exit(127);
+        };
+        if (!options.smallFolder.empty()) {
+            if (!mountSmall(options.smallFolder, options.smallBytes))
+                ::_exit(kNoNamespace);
+            runInSmall(options.smallFolder, streams / "left", start);
+        }
+        start();
     }
     if (options.whileRunning)
         options.whileRunning(child);
     int status = 0;
     ::waitpid(child, &status, 0);
     Ran ran;
-    ran.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    ran.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
     if (options.outputPath.empty())
         ran.out = readText(out);
     ran.err = readText(err);
+    if (fs::exists(streams / "left"))
+        ran.left = readText(streams / "left");
     return ran;
 }
 

@@ -19,10 +19,12 @@
 
 namespace spectra::test {
 
+inline constexpr int kNoNamespace = 125;
+
 /// How a run of the program ended.
 struct Ran {
     int code = -1;            ///< exit code; −signal when it was killed
-    std::string out, err;
+    std::string out, err, left;
     double seconds = 0;
 };
 
@@ -30,6 +32,10 @@ struct RunOptions {
     std::string input = {};               ///< standard input
     std::string outputPath = {};          ///< standard output goes here instead of into `out`
     std::uint64_t fileLimit = 0;          ///< RLIMIT_FSIZE, bytes; 0: none
+    /// In this folder the program sees an empty file system of `smallBytes` instead, in a mount namespace of its own; afterwards
+    /// `left` holds the names in it. Where that is not allowed the code is kNoNamespace.
+    std::filesystem::path smallFolder = {};
+    std::uint64_t smallBytes = 0;
     std::function<void(pid_t)> whileRunning = {};
 };
 

@@ -170,6 +170,36 @@ TEST_F(Program, AFullDiskIsExitOneWithNothingHalfWritten)
     EXPECT_THAT(named("full"), IsEmpty());
 }
 
+TEST_F(Program, AFullFileSystemIsAnErrorAndLeavesNothing)
+{
+    fs::create_directory(at("small"));
+    // 0: room for nothing at all; then each size fills up somewhere else in the work.
+    for (const std::uint64_t bytes : {4096, 16384, 40960}) {
+        RunOptions small;
+        small.smallFolder = at("small");
+        small.smallBytes = bytes;
+        for (std::vector<std::string> arguments : std::vector<std::vector<std::string>>{
+                 {"trace", "moe", "-p", "law.txt", "-p", "code.txt", "--capture", "full", "-o", "small/t.h5", "--ignore-disk-space"},
+                 {"logits", "moe", "-p", "law.txt", "-o", "small/l.npy"},
+                 {"upcycle", "dense", "-o", "small/moe"},
+                 {"calibrate", "moe", "-p", "law.txt", "--batches", "1", "--batch-tokens", "64", "-o", "small/calibrated"},
+                 {"embed", "t.h5", "--what", "hidden", "--method", "pca", "-o", "small/e.npy"},
+                 {"figure", "gram", "t.h5", "-o", "small/f.png"},
+                 {"report", "t.h5", "-o", "small/report"}}) {
+            const Ran ran = run(arguments, small);
+            if (ran.code == kNoNamespace)
+                GTEST_SKIP() << "no mount namespaces here";
+            SCOPED_TRACE(arguments.front() + " in " + std::to_string(bytes));
+            if (ran.code == 0)
+                continue; // it fitted
+            EXPECT_EQ(ran.code, 1) << ran.err;
+            EXPECT_THAT(ran.err, HasSubstr("error: "));
+            EXPECT_THAT(ran.err, HasSubstr("small"));
+            EXPECT_EQ(ran.left, "") << ran.err;
+        }
+    }
+}
+
 TEST_F(Program, CtrlCStopsATraceWithinASecondAndItIsResumable)
 {
     std::ofstream stream(at("long.txt"));
