@@ -23,7 +23,7 @@ template <typename Options> struct OptionField {
     std::string meaning;
     double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
     bool lowOpen = false;                ///< `low` itself is out of range
-    std::vector<std::string> values;     ///< of an enum
+    std::vector<std::string> values = {}; ///< of an enum
     bool fixesShapes = false;
 };
 
@@ -79,11 +79,10 @@ template <typename Options> [[nodiscard]] nlohmann::json optionValue(const Optio
     return std::visit([&](auto member) { return nlohmann::json(options.*member); }, field.member);
 }
 
-/// Reads {"type": …, options…}; missing ones keep their default. Errors (usage): an unknown option, a bad value.
+/// Reads {"type": …, options…}; missing ones keep what `options` holds. Errors (usage): an unknown option, a bad value.
 template <typename Options>
-[[nodiscard]] Result<Options> readOptions(const nlohmann::json &json, const std::vector<OptionField<Options>> &table)
+[[nodiscard]] Result<Options> readOptions(const nlohmann::json &json, const std::vector<OptionField<Options>> &table, Options options = {})
 {
-    Options options;
     for (const auto &[key, value] : json.items()) {
         if (key == "type")
             continue;
@@ -111,9 +110,9 @@ template <typename Options>
 }
 
 /// The table as `models --routers` lists it.
-template <typename Options> [[nodiscard]] std::vector<RouterOption> listOptions(const std::vector<OptionField<Options>> &table)
+template <typename Options>
+[[nodiscard]] std::vector<RouterOption> listOptions(const std::vector<OptionField<Options>> &table, const Options &defaults = {})
 {
-    const Options defaults;
     std::vector<RouterOption> list;
     for (const auto &field : table) {
         RouterOption option;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The explicit table of routers: self-registering statics would vanish from a static library.
 #include "engine/router/denserouter.h"
+#include "engine/router/registration.h"
 #include "engine/router/router.h"
 #include "engine/router/softmaxtopkrouter.h"
 #include "engine/router/spectrarouter.h"
@@ -8,79 +9,74 @@
 #include <algorithm>
 
 namespace spectra {
+
+// One line per router: each is defined in its own file, the presets of a method beside it.
+#define SPECTRA_ROUTERS(X)                                                                                                                \
+    X(spectraEntry)                                                                                                                       \
+    X(switchTop1Entry)                                                                                                                    \
+    X(switchTop2Entry)                                                                                                                    \
+    X(gshardEntry)                                                                                                                        \
+    X(glamEntry)                                                                                                                          \
+    X(noisyTopKEntry)                                                                                                                     \
+    X(softmaxTopKEntry)                                                                                                                   \
+    X(lossFreeEntry)                                                                                                                      \
+    X(deepSeekV3Entry)                                                                                                                    \
+    X(glm4MoeEntry)                                                                                                                       \
+    X(kimiK2Entry)                                                                                                                        \
+    X(minimaxEntry)                                                                                                                       \
+    X(qwen3MoeEntry)                                                                                                                      \
+    X(llama4Entry)                                                                                                                        \
+    X(gptOssEntry)                                                                                                                        \
+    X(quantileEntry)                                                                                                                      \
+    X(denseEntry)
+
+#define SPECTRA_DECLARE(ENTRY) RouterRegistration ENTRY();
+SPECTRA_ROUTERS(SPECTRA_DECLARE)
+#undef SPECTRA_DECLARE
+
+RouterRegistration spectraEntry()
+{
+    return registration<SpectraRouter>({"spectra", "SPECTRA: Sinkhorn Projected Experts for Consistent Trajectory routing", "SPECTRA paper drafts, abstract to appendix", true,
+                                        "the drafts leave routing at inference open: causal scope with stored potentials is ours, as is the calibration of the potentials",
+                                        {}});
+}
+
+RouterRegistration softmaxTopKEntry()
+{
+    return registration<SoftmaxTopKRouter>({"softmax_topk", "Softmax top-k (Mixtral)",
+                                            "Jiang et al. 2024, arXiv 2401.04088, section 2.1; auxiliary loss as transformers computes it", true, "", {}});
+}
+
+RouterRegistration denseEntry()
+{
+    RouterRegistration entry;
+    entry.info = {"dense", "No experts: the dense model as it is, a bound for comparisons", "", true, "", {}};
+    const auto check = [](const nlohmann::json &json) -> Result<void> {
+        for (const auto &item : json.items())
+            if (item.key() != "type")
+                return usageError("unknown option \"" + item.key() + "\"", "router dense", "this router has no options");
+        return {};
+    };
+    entry.make = [check](const nlohmann::json &json, const RouterShape &shape, const TensorLookup *, std::uint64_t) -> Result<std::unique_ptr<Router>> {
+        SPECTRA_CHECK(check(json));
+        return std::unique_ptr<Router>(std::make_unique<DenseRouter>(shape));
+    };
+    entry.normalise = [](const nlohmann::json &) -> Result<std::string> { return std::string(R"({"type":"dense"})"); };
+    return entry;
+}
+
 namespace {
 
 using Json = nlohmann::json;
-/// Makes a router from checked JSON; with `lookup` its tensors come from a checkpoint, else they are fresh.
-using Maker = Result<std::unique_ptr<Router>> (*)(const Json &, const RouterShape &, const TensorLookup *lookup, std::uint64_t seed);
-
-struct Entry {
-    RouterInfo info;
-    Maker make;
-
-};
-
-template <typename R> Result<std::unique_ptr<Router>> filled(std::unique_ptr<R> router, const TensorLookup *lookup, std::uint64_t seed)
-{
-    if (lookup)
-        SPECTRA_CHECK(router->load(*lookup));
-    else
-        router->initialise(seed);
-    return std::unique_ptr<Router>(std::move(router));
-}
-
-Result<std::unique_ptr<Router>> makeSpectra(const Json &json, const RouterShape &shape, const TensorLookup *lookup, std::uint64_t seed)
-{
-    SPECTRA_TRY(auto options, readOptions(json, spectraOptionTable()));
-    SPECTRA_CHECK(options.isValid());
-    return filled(std::make_unique<SpectraRouter>(options, shape), lookup, seed);
-}
-
-Result<std::unique_ptr<Router>> makeSoftmaxTopK(const Json &json, const RouterShape &shape, const TensorLookup *lookup, std::uint64_t seed)
-{
-    SPECTRA_TRY(auto options, readOptions(json, softmaxTopKOptionTable()));
-    return filled(std::make_unique<SoftmaxTopKRouter>(options, shape), lookup, seed);
-}
-
-Result<std::unique_ptr<Router>> makeDense(const Json &json, const RouterShape &shape, const TensorLookup *, std::uint64_t)
-{
-    for (const auto &item : json.items())
-        if (item.key() != "type")
-            return usageError("unknown option \"" + item.key() + "\"", "router dense", "this router has no options");
-    return std::unique_ptr<Router>(std::make_unique<DenseRouter>(shape));
-}
-
-template <typename Options> Result<std::string> normalise(const std::string &type, const Json &json, const std::vector<OptionField<Options>> &table)
-{
-    SPECTRA_TRY(auto options, readOptions(json, table));
-    if constexpr (requires { options.isValid(); })
-        SPECTRA_CHECK(options.isValid());
-    return writeOptions(type, options, table);
-}
-
-Result<std::string> normaliseAny(const std::string &type, const Json &json)
-{
-    if (type == "spectra")
-        return normalise(type, json, spectraOptionTable());
-    if (type == "softmax_topk")
-        return normalise(type, json, softmaxTopKOptionTable());
-    return std::string(R"({"type":"dense"})");
-}
+using Entry = RouterRegistration;
 
 const std::vector<Entry> &entries()
 {
-    static const std::vector<Entry> table = [] {
-        std::vector<Entry> list;
-        list.push_back({{"spectra", "SPECTRA: Sinkhorn Projected Experts for Consistent Trajectory routing", "SPECTRA paper drafts, abstract to appendix", true,
-                         "the drafts leave routing at inference open: causal scope with stored potentials is ours, as is the calibration of the potentials",
-                         listOptions(spectraOptionTable())},
-                        &makeSpectra});
-        list.push_back({{"softmax_topk", "Softmax top-k (Mixtral, Switch)", "Jiang et al. 2024, arXiv 2401.04088, section 2.1; Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6",
-                         true, "", listOptions(softmaxTopKOptionTable())},
-                        &makeSoftmaxTopK});
-        list.push_back({{"dense", "No experts: the dense model as it is, a bound for comparisons", "", true, "", {}}, &makeDense});
-        return list;
-    }();
+    static const std::vector<Entry> table = {
+#define SPECTRA_LIST(ENTRY) ENTRY(),
+        SPECTRA_ROUTERS(SPECTRA_LIST)
+#undef SPECTRA_LIST
+    };
     return table;
 }
 
@@ -103,8 +99,9 @@ Result<Json> parseOptions(const std::string &text)
     return json;
 }
 
-Result<void> checkShape(const RouterShape &shape, const std::string &type)
+Result<void> checkShape(const RouterShape &shape, const RouterInfo &info)
 {
+    const std::string &type = info.name;
     if (type == "dense")
         return {};
     if (shape.hidden < 1 || shape.experts < 1)
@@ -114,6 +111,10 @@ Result<void> checkShape(const RouterShape &shape, const std::string &type)
     if (shape.topK < 1 || shape.topK > shape.experts)
         return usageError("top-k " + std::to_string(shape.topK) + " of " + std::to_string(shape.experts) + " experts", "router " + type,
                           "use 1 <= top-k <= experts");
+    if (info.topK > 0 && shape.topK != info.topK)
+        return usageError("this method takes " + std::to_string(info.topK) + (info.topK == 1 ? " expert" : " experts") + " per token, not "
+                              + std::to_string(shape.topK),
+                          "router " + type, "use --top-k " + std::to_string(info.topK));
     return {};
 }
 
@@ -122,7 +123,7 @@ Result<std::unique_ptr<Router>> build(const std::string &text, const RouterShape
     SPECTRA_TRY(const auto json, parseOptions(text));
     const auto type = json["type"].get<std::string>();
     SPECTRA_TRY(const Entry *entry, findEntry(type));
-    SPECTRA_CHECK(checkShape(shape, type));
+    SPECTRA_CHECK(checkShape(shape, entry->info));
     try {
         return entry->make(json, shape, lookup, seed);
     } catch (const std::exception &error) {
@@ -168,8 +169,8 @@ Result<std::unique_ptr<Router>> loadRouter(const std::string &optionsJson, const
 
 Result<std::string> defaultRouterOptions(const std::string &name)
 {
-    SPECTRA_CHECK(findEntry(name));
-    return normaliseAny(name, Json::object());
+    SPECTRA_TRY(const Entry *entry, findEntry(name));
+    return entry->normalise(Json::object());
 }
 
 Result<std::string> applyRouterSettings(const std::string &optionsJson, const std::vector<std::string> &settings, bool onCheckpoint)
@@ -196,7 +197,7 @@ Result<std::string> applyRouterSettings(const std::string &optionsJson, const st
             json["calibrated_epsilon"] = json[key];
         json[key] = value;
     }
-    return normaliseAny(type, json);
+    return entry->normalise(json);
 }
 
 } // namespace spectra

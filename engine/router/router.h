@@ -97,6 +97,8 @@ public:
     virtual void setTrainingStep(std::int64_t /*step*/) {}
     /// Says that the stored potentials were found under the present options (end of a calibration).
     virtual void setCalibrated() {}
+    /// What a token's weights sum to when nothing is dropped; 0 where that differs from token to token.
+    [[nodiscard]] virtual double weightSum() const { return 1; }
     /// Plain statements that a person should see, such as "not calibrated: …". Usually empty.
     [[nodiscard]] virtual std::vector<std::string> notes() const { return {}; }
 };
@@ -113,6 +115,7 @@ struct RouterInfo {
     bool causal = true;                  ///< with default options
     std::string assumptions;             ///< what was assumed where a paper is not public in full
     std::vector<RouterOption> options;
+    int topK = 0;                        ///< experts per token that the method is defined for; 0: any
 };
 [[nodiscard]] const std::vector<RouterInfo> &routerRegistry();
 

@@ -21,6 +21,8 @@ struct SoftmaxTopKOptions {
 /// the auxiliary load-balancing loss E·Σ f·P of Fedus et al. 2021 (arXiv 2101.03961, equations 4 to 6) over k slots.
 class SoftmaxTopKRouter : public Router {
 public:
+    using Options = SoftmaxTopKOptions;
+    [[nodiscard]] static const std::vector<OptionField<Options>> &table() { return softmaxTopKOptionTable(); }
     SoftmaxTopKRouter(SoftmaxTopKOptions options, RouterShape shape) : m_options(options), m_shape(std::move(shape)) {}
 
     void initialise(std::uint64_t seed);
@@ -32,6 +34,7 @@ public:
     [[nodiscard]] std::map<std::string, torch::Tensor> parameters() const override;
     [[nodiscard]] std::map<std::string, torch::Tensor> buffers() const override { return {}; }
     [[nodiscard]] std::string options() const override;
+    [[nodiscard]] double weightSum() const override { return m_options.normTopK ? 1 : 0; }
     [[nodiscard]] torch::Tensor linearWeights(int layer) const override { return m_weights[static_cast<std::size_t>(layer)]; }
     void to(torch::Device device) override;
 

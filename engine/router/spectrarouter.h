@@ -18,6 +18,8 @@ namespace spectra {
 /// `sequence` and `batch` from the tokens at hand.
 class SpectraRouter : public Router {
 public:
+    using Options = SpectraOptions;
+    [[nodiscard]] static const std::vector<OptionField<Options>> &table() { return spectraOptionTable(); }
     SpectraRouter(SpectraOptions options, RouterShape shape);
     ~SpectraRouter() override;
 

@@ -64,7 +64,11 @@ Result<UpcycleOptions> upcycleOptions(const UpcycleSettings &settings, const Mod
 {
     UpcycleOptions options;
     options.experts = settings.experts;
-    options.topK = settings.topK > 0 || source.moe() ? settings.topK : std::min(2, settings.experts);
+    int usual = source.moe() ? 0 : std::min(2, settings.experts);
+    for (const RouterInfo &info : routerRegistry())
+        if (info.name == settings.router && info.topK > 0)
+            usual = info.topK;
+    options.topK = settings.topK > 0 ? settings.topK : usual;
     options.granularity = settings.granularity;
     options.shared = settings.shared;
     options.noise = settings.noise;

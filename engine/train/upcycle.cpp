@@ -170,6 +170,9 @@ Result<std::shared_ptr<const Checkpoint>> upcycled(std::shared_ptr<const Checkpo
     }
     SPECTRA_TRY(const std::unique_ptr<Router> router, makeRouter(options.routerJson, {c.hidden, c.experts, c.topK, c.moeLayers}, options.seed));
     c.routerJson = router->options();
+    // Weights that sum to another number than 1 are brought back, so that the experts together still are the dense FFN.
+    if (!hasExperts && router->weightSum() > 0)
+        c.routedScalingFactor /= router->weightSum();
     if (hasExperts) {
         c.upcyclingNote = "router replaced: " + router->name() + ", top-" + std::to_string(c.topK) + ", seed " + std::to_string(options.seed);
         return std::shared_ptr<const Checkpoint>(std::make_shared<RouterCheckpoint>(std::move(source), c, tensorsOf(*router)));

@@ -2,6 +2,7 @@
 // Upcycling and calibration as jobs: the folder that they leave is a model like any other.
 #include "engine/run/catalog.h"
 #include "engine/trace/tracereader.h"
+#include "engine/trace/validator.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/engine/run/runsupport.h"
 
@@ -77,6 +78,44 @@ TEST_F(Upcycling, TheWrittenFolderLoadsAndComputesWhatItsSourceDid)
     UpcycleRequest noisy = request("noisy");
     noisy.settings.noise = 0.1;
     EXPECT_GT(m_bench.good(noisy).maxLogitDifference, 1e-3) << "noise shows, and is reported";
+}
+
+TEST_F(Upcycling, EveryRouterUpcyclesLoadsAgainAndIsTraced)
+{
+    const Values source = logits(m_dense);
+    int tried = 0;
+    for (const RouterEntry &entry : routerCatalog()) {
+        if (entry.name == "dense")
+            continue;
+        SCOPED_TRACE(entry.name);
+        ++tried;
+        UpcycleRequest u = request(entry.name);
+        u.settings.router = entry.name;
+        if (entry.name != "spectra")
+            u.settings.set.clear();
+        u.spec.seed = 3;
+        const Summary summary = m_bench.good(u);
+        // Weights that sum to one number for all tokens are scaled to 1; of the others the difference is reported.
+        const bool varies = entry.name == "switch_top1" || entry.name == "llama4" || !entry.causal || entry.name == "base" || entry.name == "lpr"
+            || entry.name == "sparsemixer" || entry.name == "sbase";
+        if (!varies) {
+            EXPECT_LT(summary.maxLogitDifference, 1e-4);
+        }
+        TraceRequest t;
+        t.spec.model = u.output.string();
+        t.prompts = {promptOf(someText(30, 2), "a")};
+        t.output = m_folder / (entry.name + ".h5");
+        t.dtype = "f32";
+        if (!entry.causal) {
+            t.allowNonCausal = true;
+        } else {
+            t.maxNewTokens = 4;
+        }
+        (void)m_bench.good(t);
+        for (const Finding &f : validateTrace(t.output))
+            EXPECT_NE(f.severity, Finding::Severity::error) << f.place << ": " << f.what;
+    }
+    EXPECT_GE(tried, 16);
 }
 
 TEST_F(Upcycling, TheTokenizerGoesAlong)
