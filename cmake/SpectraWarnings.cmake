@@ -5,6 +5,6 @@ add_library(spectra_warnings INTERFACE)
 target_compile_options(spectra_warnings INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-Woverloaded-virtual;-Wcast-qual;-Wformat=2;-Wundef;-Werror>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # g++ 12 reports false positives of these two inside the standard library at -O2 and above.
-    target_compile_options(spectra_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized;-Wno-restrict>)
+    # g++ 12 reports false positives of these inside the standard library at -O2 and above.
+    target_compile_options(spectra_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized;-Wno-restrict;-Wno-array-bounds>)
 endif()
