@@ -582,6 +582,22 @@ TEST(SparseMixer, DrawsFromTheRestrictedSoftmax)
     EXPECT_TRUE(torch::equal(routed(*router, input).experts, step.experts)) << "the same seed, the same draw";
     input.seed = 12;
     EXPECT_FALSE(torch::equal(routed(*router, input).experts, step.experts));
+
+    // Two experts: a first one that is not the best has its whole weight in a quarter of the cases, else a third of it.
+    c["topk"] = 2;
+    const auto pairs = routerOf(c);
+    const RoutingStep two = routed(*pairs, input);
+    std::int64_t full = 0, third = 0;
+    for (std::int64_t e = 0; e < kExperts; ++e) {
+        const double value = p[e].item<double>();
+        if (e == p.argmax().item<std::int64_t>() || value < 0.01)
+            continue;
+        const torch::Tensor weights = two.weights.view({-1}).index_select(0, (two.experts.view({-1}) == e).nonzero().view({-1}));
+        full += ((weights - value).abs() < 1e-6).sum().item<std::int64_t>();
+        third += ((weights - value / 3).abs() < 1e-6).sum().item<std::int64_t>();
+    }
+    EXPECT_GE(full + third, 1000);
+    EXPECT_NEAR(static_cast<double>(full) / static_cast<double>(full + third), 0.25, 0.03);
 }
 
 TEST(Lpr, NoiseIsForTrainingOnly)
