@@ -177,11 +177,13 @@ Result<void> searchGraph(const std::vector<float> &x, std::int64_t n, std::int64
                                               std::max<std::size_t>(100, breadth), seed + 100);
         graph.addPoint(x.data(), 0);
         const int parts = static_cast<int>(std::clamp<std::int64_t>(n / 512, 1, 4096));
-        parallelFor(n - 1, parts, [&](std::int64_t begin, std::int64_t end, int) {
-            for (std::int64_t i = begin + 1; i <= end && !stop.stop_requested(); ++i)
-                graph.addPoint(x.data() + i * d, static_cast<std::size_t>(i));
-            tick(end - begin);
-        });
+        // In one thread: hnswlib draws levels from one generator without a lock, and the graph of several threads depends on
+        // who comes first, so that no seed would give the same neighbours twice.
+        for (std::int64_t i = 1; i < n && !stop.stop_requested(); ++i) {
+            graph.addPoint(x.data() + i * d, static_cast<std::size_t>(i));
+            if (i % 512 == 0)
+                tick(512);
+        }
         graph.setEf(breadth);
         std::atomic<bool> complete{true};
         parallelFor(n, parts, [&](std::int64_t begin, std::int64_t end, int) {

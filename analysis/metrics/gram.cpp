@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "analysis/metrics/gram.h"
 
+#include "analysis/metrics/loggamma.h"
+
 #include <Eigen/Dense>
 
 #include <algorithm>
@@ -106,7 +108,7 @@ double absCosineChance(std::int64_t dimension)
     if (dimension < 1)
         return 0;
     const double d = static_cast<double>(dimension);
-    return std::exp(std::lgamma(d / 2) - std::lgamma((d + 1) / 2)) / std::sqrt(std::numbers::pi);
+    return std::exp(logGamma(d / 2) - logGamma((d + 1) / 2)) / std::sqrt(std::numbers::pi);
 }
 
 } // namespace spectra

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "analysis/metrics/partition.h"
 
+#include "analysis/metrics/loggamma.h"
 #include "engine/core/parallel.h"
 
 #include <Eigen/Dense>
@@ -35,10 +36,10 @@ double expectedInformation(const std::vector<double> &a, const std::vector<doubl
             if (low > high)
                 continue;
             const double mode = std::clamp(std::floor((x + 1) * (y + 1) / (n + 2)), low, high);
-            const double logWeight = std::lgamma(x + 1) + std::lgamma(y + 1) + std::lgamma(n - x + 1) +
-                                     std::lgamma(n - y + 1) - std::lgamma(n + 1) - std::lgamma(mode + 1) -
-                                     std::lgamma(x - mode + 1) - std::lgamma(y - mode + 1) -
-                                     std::lgamma(n - x - y + mode + 1);
+            const double logWeight = logGamma(x + 1) + logGamma(y + 1) + logGamma(n - x + 1) +
+                                     logGamma(n - y + 1) - logGamma(n + 1) - logGamma(mode + 1) -
+                                     logGamma(x - mode + 1) - logGamma(y - mode + 1) -
+                                     logGamma(n - x - y + mode + 1);
             const double top = std::exp(logWeight);
             const double offset = std::log(n) - std::log(x * y);
             const auto term = [&](double m, double weight) { return m / n * (std::log(m) + offset) * weight; };

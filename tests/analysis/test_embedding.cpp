@@ -370,6 +370,10 @@ TEST(Neighbors, ExactIsExactAndTheGraphNearlySo)
     ASSERT_TRUE(exact.ok() && graph.ok());
     EXPECT_TRUE(exact->exact);
     EXPECT_FALSE(graph->exact);
+    const auto again = nearestNeighbors({x.data(), n, d}, 40, DistanceMetric::euclidean, NeighborMethod::hnsw);
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(graph->index, again->index) << "one seed, one graph";
+    EXPECT_EQ(graph->distance, again->distance);
     double found = 0;
     for (std::int64_t i = 0; i < n; ++i) {
         std::vector<std::pair<double, std::int32_t>> all;
