@@ -24,6 +24,7 @@ public:
         return fields;
     }
     [[nodiscard]] std::string options() const override { return writeOptions(name(), Options{}, table()); }
+    [[nodiscard]] double weightSum() const override { return 0; }
 
     void initialise(std::uint64_t seed)
     {

@@ -32,6 +32,7 @@ public:
         return fields;
     }
     [[nodiscard]] std::string options() const override { return writeOptions(name(), m_options, table()); }
+    [[nodiscard]] double weightSum() const override { return 0; }
     [[nodiscard]] RouterNeeds needs() const override
     {
         RouterNeeds needs;

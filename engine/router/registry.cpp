@@ -28,6 +28,12 @@ namespace spectra {
     X(llama4Entry)                                                                                                                        \
     X(gptOssEntry)                                                                                                                        \
     X(quantileEntry)                                                                                                                      \
+    X(expertChoiceEntry)                                                                                                                  \
+    X(hashEntry)                                                                                                                          \
+    X(sbaseEntry)                                                                                                                         \
+    X(baseEntry)                                                                                                                          \
+    X(sparseMixerEntry)                                                                                                                   \
+    X(lprEntry)                                                                                                                           \
     X(denseEntry)
 
 #define SPECTRA_DECLARE(ENTRY) RouterRegistration ENTRY();

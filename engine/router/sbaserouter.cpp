@@ -31,6 +31,7 @@ public:
         return fields;
     }
     [[nodiscard]] std::string options() const override { return writeOptions(name(), m_options, table()); }
+    [[nodiscard]] double weightSum() const override { return 0; }
 
     [[nodiscard]] RoutingStep route(const RouterInput &input, RouterState & /*state*/, Capture /*capture*/) override
     {

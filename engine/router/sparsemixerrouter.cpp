@@ -59,6 +59,7 @@ public:
         return fields;
     }
     [[nodiscard]] std::string options() const override { return writeOptions(name(), m_options, table()); }
+    [[nodiscard]] double weightSum() const override { return 0; }
     [[nodiscard]] Result<void> fits() const
     {
         if (m_shape.topK > 2)

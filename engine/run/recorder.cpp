@@ -9,6 +9,16 @@
 namespace spectra {
 namespace {
 
+/// [n,k,…] with k made up to `slots`: where experts choose tokens, k is the most that any token of the pass got.
+torch::Tensor widened(const torch::Tensor &t, std::int64_t slots, double filler)
+{
+    if (t.size(1) >= slots)
+        return t;
+    std::vector<std::int64_t> shape = t.sizes().vec();
+    shape[1] = slots - t.size(1);
+    return torch::cat({t, torch::full(shape, filler, t.options())}, 1);
+}
+
 torch::Tensor host(const torch::Tensor &t, torch::ScalarType type)
 {
     return t.to(torch::kCPU, type).contiguous();
@@ -62,6 +72,10 @@ Result<RouterAbilities> routerAbilities(Model &model)
         }
         if (step.gruState.defined())
             absent &= ~(bit(Field::gru) | bit(Field::gruPca));
+        if (!step.logits.defined())
+            absent |= bit(Field::logits);
+        if (!step.probabilities.defined())
+            absent |= bit(Field::probabilities) | bit(Field::entropy);
         if (step.selection.defined())
             absent &= ~bit(Field::selection);
         if (step.violation >= 0)
@@ -275,7 +289,7 @@ void Recorder::emit(const RoutingLayer &l, OpenSequence &s, std::int64_t first, 
         const auto begin = std::lower_bound(l.outputRows.begin(), l.outputRows.end(), first) - l.outputRows.begin();
         const auto stop = std::lower_bound(l.outputRows.begin(), l.outputRows.end(), last) - l.outputRows.begin();
         if (stop - begin == n)
-            outputs = host(l.expertOutputs.narrow(0, begin, n), torch::kFloat32);
+            outputs = widened(host(l.expertOutputs.narrow(0, begin, n), torch::kFloat32), m_spec.slots, 0);
     }
     want(Field::logits, logits, record.logits, E);
     want(Field::selection, selection, record.selection, E);
@@ -299,8 +313,8 @@ void Recorder::emit(const RoutingLayer &l, OpenSequence &s, std::int64_t first, 
     const std::size_t atPotentials = packer.plan(transport ? E * 4 : 0);
     packer.allocate();
 
-    const torch::Tensor ids = host(step.experts.narrow(0, from, n), torch::kLong);
-    const torch::Tensor weights = slice(step.weights);
+    const torch::Tensor ids = widened(host(step.experts.narrow(0, from, n), torch::kLong), m_spec.slots, -1);
+    const torch::Tensor weights = widened(slice(step.weights), m_spec.slots, 0);
     const std::int64_t *idData = ids.data_ptr<std::int64_t>();
     auto *experts = packer.at<std::uint16_t>(atExperts);
     for (std::size_t i = 0; i < rows * K; ++i)
