@@ -77,7 +77,8 @@ Result<void> checkCausality(const Model &model, bool allowed)
     if (model.causal() || allowed)
         return {};
     return usageError("the router's choices depend on later tokens", "router",
-                      "set sinkhorn_scope=causal, or give --allow-noncausal to run it all the same");
+                      model.router()->name() == "spectra" ? "set sinkhorn_scope=causal, or give --allow-noncausal to run it all the same"
+                                                           : "give --allow-noncausal to run it all the same, or use another router");
 }
 
 /// Prints what the capture costs and refuses a run that will not fit the disk.
