@@ -68,7 +68,7 @@ struct Embedding {
 /// t-SNE (van der Maaten and Hinton 2008) with interpolated repulsion on a grid (Linderman et al. 2019): one scalar
 /// charge on cubic B-splines, one forward and one inverse FFT, Z by Parseval's theorem; up to 1,000 points the sums over
 /// all pairs. float32. O(n) per iteration.
-/// One seed gives one map, bit for bit, at any thread count when the neighbours are exact.
+/// One seed gives one map, bit for bit, at any thread count.
 /// n = 0 is an input error; n = 1 gives the origin; n < 4 gives the initial map without affinities.
 /// Errors: input (NaN or infinite value, empty), usage (option out of range), cancelled (within 100 ms of a stop
 /// request).

@@ -49,7 +49,17 @@ struct Decoder::PieceData {
     torch::Tensor cos, sin;              ///< [n, half]
     std::vector<std::uint8_t> mask;      ///< [n]; empty: all counted
     bool pruned = false;                 ///< of the last layer's output only the rows `wanted` are asked for
-    torch::Tensor wanted;                ///< [m] int64, ascending; undefined: m = 0
+    torch::Tensor wanted;                ///< [m] int64, ascending; m may be 0
+
+    [[nodiscard]] bool nothingAsked() const { return pruned && wanted.size(0) == 0; }
+    /// The rows of t [n,…] that are asked for; all of them are t itself.
+    [[nodiscard]] torch::Tensor asked(const torch::Tensor &t) const { return pruned && t.defined() ? t.index_select(0, wanted) : t; }
+    /// Takes back what asked(hidden) gave.
+    void putBack(const torch::Tensor &rows)
+    {
+        if (pruned)
+            hidden.index_copy_(0, wanted, rows);
+    }
 };
 
 Decoder::Decoder(const ModelConfig &config, const Weights &weights, Router *router, Rope rope, torch::Device device)
@@ -125,8 +135,7 @@ void Decoder::prune(PieceData &data, const PassInput &input, const PassHooks &ho
         if (s.begin + s.count == static_cast<std::int64_t>(input.sequences[s.sequence].tokens.size()))
             rows.push_back(s.first + s.count - 1);
     data.pruned = true;
-    if (!rows.empty())
-        data.wanted = torch::tensor(rows, torch::kInt64).to(m_device);
+    data.wanted = torch::tensor(rows, torch::kInt64).to(m_device);
 }
 
 Result<torch::Tensor> Decoder::run(const PassInput &input, const PassHooks &hooks)
@@ -301,23 +310,22 @@ void Decoder::attention(const LayerWeights &w, std::size_t layer, PieceData &dat
     }
     torch::Tensor &mixed = m_workspace.get(Workspace::attention, n, m_shape.queryWidth());
     const bool bf16 = w.qkv.scalar_type() == torch::kBFloat16 && (!m_device.is_cpu() || amxUsable());
-    if (data.pruned && w.ordinal < 0) {
-        // No router looks at the other rows of this layer: of those only keys and values stay.
-        for (const Segment &s : data.piece.segments) {
-            torch::Tensor &keys = s.state->m_keys[layer], &values = s.state->m_values[layer];
+    // A router looks at every row of its layer; in a dense one, rows that are not asked for leave keys and values only.
+    const bool prune = data.pruned && w.ordinal < 0;
+    for (const Segment &s : data.piece.segments) {
+        torch::Tensor &keys = s.state->m_keys[layer], &values = s.state->m_values[layer];
+        if (prune)
             storeKeysValues(qkv, s.first, s.count, keys, values, s.position, m_shape);
-            attend(mixed, qkv, s.first + s.count - 1, 1, keys, values, s.position + s.count - 1, m_shape, bf16);
-        }
-        if (data.wanted.defined()) {
-            torch::Tensor hidden = data.hidden.index_select(0, data.wanted);
-            linear(hidden, mixed.index_select(0, data.wanted), w.output, w.outputBias, true);
-            data.hidden.index_copy_(0, data.wanted, hidden);
-        }
-        return;
+        const std::int64_t skip = prune ? s.count - 1 : 0;
+        attend(mixed, qkv, s.first + skip, s.count - skip, keys, values, s.position + skip, m_shape, bf16);
     }
-    for (const Segment &s : data.piece.segments)
-        attend(mixed, qkv, s.first, s.count, s.state->m_keys[layer], s.state->m_values[layer], s.position, m_shape, bf16);
-    linear(data.hidden, mixed, w.output, w.outputBias, true);
+    if (!prune) {
+        linear(data.hidden, mixed, w.output, w.outputBias, true);
+    } else if (!data.nothingAsked()) {
+        torch::Tensor hidden = data.asked(data.hidden);
+        linear(hidden, data.asked(mixed), w.output, w.outputBias, true);
+        data.putBack(hidden);
+    }
 }
 
 Result<void> Decoder::feedForward(const LayerWeights &w, int layer, PieceData &data, const PassHooks &hooks)
@@ -325,12 +333,10 @@ Result<void> Decoder::feedForward(const LayerWeights &w, int layer, PieceData &d
     rmsNorm(data.normed, data.hidden, w.postNorm, m_config.normEpsilon);
     if (w.ordinal < 0) {
         const Stopwatch watch(hooks.timing ? &hooks.timing->dense : nullptr);
-        if (!data.pruned) {
-            runFfn(data.hidden, data.normed, w.dense, 1, m_workspace);
-        } else if (data.wanted.defined()) {
-            torch::Tensor hidden = data.hidden.index_select(0, data.wanted);
-            runFfn(hidden, data.normed.index_select(0, data.wanted), w.dense, 1, m_workspace);
-            data.hidden.index_copy_(0, data.wanted, hidden);
+        if (!data.nothingAsked()) {
+            torch::Tensor hidden = data.asked(data.hidden);
+            runFfn(hidden, data.asked(data.normed), w.dense, 1, m_workspace);
+            data.putBack(hidden);
         }
         return {};
     }
@@ -358,18 +364,15 @@ Result<void> Decoder::feedForward(const LayerWeights &w, int layer, PieceData &d
             for (std::int64_t r = 0; r < data.piece.rows; ++r)
                 if (hooks.wantExpertOutputs(data.piece.firstRow + r))
                     task.outputRows.push_back(r);
-        if (!data.pruned) {
-            SPECTRA_TRY(outputs, runExperts(data.hidden, data.normed, step, task, m_workspace, hooks.stop));
-        } else if (data.wanted.defined()) {
-            RoutingStep part;
-            part.experts = step.experts.index_select(0, data.wanted);
-            part.weights = step.weights.index_select(0, data.wanted);
-            part.weightOnInput = step.weightOnInput;
-            if (step.expertInput.defined())
-                part.expertInput = step.expertInput.index_select(0, data.wanted);
-            torch::Tensor hidden = data.hidden.index_select(0, data.wanted);
-            SPECTRA_TRY(outputs, runExperts(hidden, data.normed.index_select(0, data.wanted), part, task, m_workspace, hooks.stop));
-            data.hidden.index_copy_(0, data.wanted, hidden);
+        if (!data.nothingAsked()) {
+            RoutingStep asked;
+            asked.experts = data.asked(step.experts);
+            asked.weights = data.asked(step.weights);
+            asked.expertInput = data.asked(step.expertInput);
+            asked.weightOnInput = step.weightOnInput;
+            torch::Tensor hidden = data.asked(data.hidden);
+            SPECTRA_TRY(outputs, runExperts(hidden, data.asked(data.normed), asked, task, m_workspace, hooks.stop));
+            data.putBack(hidden);
         }
     }
     if (hooks.onLayer) {

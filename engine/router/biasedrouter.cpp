@@ -98,15 +98,12 @@ private:
 
 constexpr const char *kBias = "Wang et al. 2024, arXiv 2408.15664, algorithm 1";
 
-RouterRegistration preset(RouterInfo info, const std::string &scoring, double scale, double rate, double sequenceLoss, int groups = 1, int kept = 1)
+/// All presets: σ(ℓ), one group, and the rate 0.001 of the bias.
+RouterRegistration preset(RouterInfo info, double scale, double sequenceLoss)
 {
     BiasedOptions o;
-    o.scoring = scoring;
     o.scalingFactor = scale;
-    o.biasUpdateRate = rate;
     o.sequenceLossCoef = sequenceLoss;
-    o.groups = groups;
-    o.keptGroups = kept;
     return registration<BiasedRouter>(std::move(info), o);
 }
 
@@ -114,7 +111,7 @@ RouterRegistration preset(RouterInfo info, const std::string &scoring, double sc
 
 RouterRegistration lossFreeEntry()
 {
-    return preset({"loss_free", "Auxiliary-loss-free balancing by a selection bias", kBias, true, "", {}}, "sigmoid", 1, 0.001, 0);
+    return preset({"loss_free", "Auxiliary-loss-free balancing by a selection bias", kBias, true, "", {}}, 1, 0);
 }
 
 RouterRegistration deepSeekV3Entry()
@@ -123,7 +120,7 @@ RouterRegistration deepSeekV3Entry()
                    "the released model has n_group 8, topk_group 4 and routed_scaling_factor 2.5 with 256 experts; the defaults here have one group and factor 1, so that "
                    "the weights of any number of experts sum to 1",
                    {}},
-                  "sigmoid", 1, 0.001, 1e-4);
+                  1, 1e-4);
 }
 
 RouterRegistration glm4MoeEntry()
@@ -131,7 +128,7 @@ RouterRegistration glm4MoeEntry()
     return preset({"glm4_moe", "GLM-4.5's setting of the biased sigmoid router", "Zeng et al. 2025, arXiv 2508.06471, section 2; config.json of the released model", true,
                    "one group; routed_scaling_factor 2.5 as GLM-4.5 has it (Air: 1); the rate of the bias is 0.001",
                    {}},
-                  "sigmoid", 2.5, 0.001, 1e-4);
+                  2.5, 1e-4);
 }
 
 RouterRegistration kimiK2Entry()
@@ -139,7 +136,7 @@ RouterRegistration kimiK2Entry()
     return preset({"kimi_k2", "Kimi K2's setting of the biased sigmoid router", "Kimi Team 2025, arXiv 2507.20534, section 2; config.json of the released model", true,
                    "one group, routed_scaling_factor 2.827; rate of the bias and sequence-wise loss as DeepSeek-V3",
                    {}},
-                  "sigmoid", 2.827, 0.001, 1e-4);
+                  2.827, 1e-4);
 }
 
 RouterRegistration minimaxEntry()
@@ -147,7 +144,7 @@ RouterRegistration minimaxEntry()
     return preset({"minimax", "MiniMax-M2's setting of the biased sigmoid router", "config.json of MiniMax-M2 (scoring_func sigmoid, use_routing_bias true)", true,
                    "MiniMax-Text-01 has softmax top-2 with an auxiliary loss instead (softmax_topk); the rate of the bias is not published: 0.001",
                    {}},
-                  "sigmoid", 1, 0.001, 0);
+                  1, 0);
 }
 
 } // namespace spectra

@@ -16,7 +16,7 @@ Result<torch::Tensor> storedTensor(const TensorLookup &lookup, const std::string
 {
     SPECTRA_TRY(const auto tensor, lookup(name, shape));
     if (!tensor.defined())
-        return inputError("the checkpoint has no tensor of this name", name);
+        return inputError("the checkpoint has no tensor of this name", name, "the router options in config.json must match the tensors");
     if (tensor.sizes() != torch::IntArrayRef(shape))
         return inputError("the tensor's shape does not fit the router", name);
     return tensor.detach().to(torch::kFloat32).contiguous();

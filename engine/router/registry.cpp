@@ -3,7 +3,6 @@
 #include "engine/router/denserouter.h"
 #include "engine/router/registration.h"
 #include "engine/router/router.h"
-#include "engine/router/softmaxtopkrouter.h"
 #include "engine/router/spectrarouter.h"
 
 #include <algorithm>
@@ -45,12 +44,6 @@ RouterRegistration spectraEntry()
     return registration<SpectraRouter>({"spectra", "SPECTRA: Sinkhorn Projected Experts for Consistent Trajectory routing", "SPECTRA paper drafts, abstract to appendix", true,
                                         "the drafts leave routing at inference open: causal scope with stored potentials is ours, as is the calibration of the potentials",
                                         {}});
-}
-
-RouterRegistration softmaxTopKEntry()
-{
-    return registration<SoftmaxTopKRouter>({"softmax_topk", "Softmax top-k (Mixtral)",
-                                            "Jiang et al. 2024, arXiv 2401.04088, section 2.1; auxiliary loss as transformers computes it", true, "", {}});
 }
 
 RouterRegistration denseEntry()

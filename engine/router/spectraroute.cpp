@@ -2,10 +2,9 @@
 // The tensor form of SpectraRouter::route(): training, and inference away from the CPU.
 #include "engine/router/spectrarouter.h"
 
+#include "engine/router/gating.h"
 #include "engine/router/spectratensors.h"
 #include "engine/rule/selection.h"
-
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <tuple>
 
@@ -90,12 +89,7 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
     const std::int64_t n = input.x.size(0);
     const double epsilon = m_options.sinkhornEpsilon;
     RoutingStep step;
-    auto x = input.x;
-    if (input.training && m_options.jitterNoise > 0) {
-        auto generator = at::detail::createCPUGenerator(input.seed * 0x9E3779B97F4A7C15ull + static_cast<std::uint64_t>(input.layer));
-        const auto noise = torch::empty(x.sizes(), torch::kFloat32).uniform_(1 - m_options.jitterNoise, 1 + m_options.jitterNoise, generator);
-        x = x * noise.to(x.device());
-    }
+    const auto x = jittered(input, m_options.jitterNoise);
     if (m_options.scoring == "linear") {
         const auto s = ts::similarity(x.unsqueeze(1), layer.linear.unsqueeze(0));
         const auto q = torch::softmax(s / epsilon, -1);

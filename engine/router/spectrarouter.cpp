@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/router/spectrarouter.h"
 
+#include "engine/router/gating.h"
 #include "engine/router/routerinit.h"
 #include "engine/router/spectrafastpath.h"
 #include "engine/router/spectratensors.h"
@@ -127,12 +128,8 @@ Result<void> SpectraRouter::load(const TensorLookup &lookup)
 {
     const torch::NoGradGuard noGrad;
     const auto fetch = [&](const Named &named, bool parameter) -> Result<void> {
-        SPECTRA_TRY(auto tensor, lookup(named.name, named.shape));
-        if (!tensor.defined())
-            return inputError("the checkpoint has no tensor of this name", named.name, "the router options in config.json must match the tensors");
-        if (tensor.sizes().vec() != named.shape)
-            return inputError("the tensor's shape does not fit the router options", named.name);
-        *named.tensor = tensor.to(torch::kFloat32).contiguous().clone().set_requires_grad(parameter);
+        SPECTRA_TRY(const auto tensor, storedTensor(lookup, named.name, named.shape));
+        *named.tensor = tensor.clone().set_requires_grad(parameter);
         return {};
     };
     for (const Named &parameter : namedParameters())

@@ -11,6 +11,7 @@
 #include "engine/model/model.h"
 #include "engine/train/upcycle.h"
 #include "tests/bench/peer.h"
+#include "tests/bench/support.h"
 
 #include <algorithm>
 #include <chrono>
@@ -28,6 +29,8 @@
 namespace {
 
 using namespace spectra;
+using bench::median;
+using bench::need;
 
 /// Of the clock on the wall, or (--cpu-time) of this process on the processors: on a machine that is busy with other things
 /// the second, with one thread, still compares.
@@ -41,15 +44,6 @@ double now()
         return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
     }
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-template <typename T> T need(Result<T> result)
-{
-    if (!result) {
-        std::fprintf(stderr, "error: %s: %s\n", result.error().what.c_str(), result.error().where.c_str());
-        std::exit(1);
-    }
-    return std::move(*result);
 }
 
 std::vector<std::int32_t> ids(int n)
@@ -88,12 +82,6 @@ double prefill(Model &model, int tokens, const PassHooks &hooks)
     const double begin = now();
     need(model.logits(need(model.forward(input, hooks)), hooks.timing));
     return tokens / (now() - begin);
-}
-
-double median(std::vector<double> v)
-{
-    std::sort(v.begin(), v.end());
-    return v.empty() ? 0 : v[v.size() / 2];
 }
 
 struct Work {

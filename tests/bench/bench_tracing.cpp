@@ -10,6 +10,7 @@
 #include "engine/run/engine.h"
 #include "engine/train/upcycle.h"
 #include "tests/bench/peer.h"
+#include "tests/bench/support.h"
 
 #include <algorithm>
 #include <chrono>
@@ -24,19 +25,12 @@
 namespace {
 
 using namespace spectra;
+using bench::median;
+using bench::need;
 
 double now()
 {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-template <typename T> T need(Result<T> result)
-{
-    if (!result) {
-        std::fprintf(stderr, "error: %s: %s\n", result.error().what.c_str(), result.error().where.c_str());
-        std::exit(1);
-    }
-    return std::move(*result);
 }
 
 class Sink : public EngineSink {
@@ -84,12 +78,6 @@ double traced(Engine &engine, Sink &sink, const ModelSpec &spec, const std::stri
     need(engine.submit(request));
     const Summary summary = need(future.get());
     return static_cast<double>(summary.tokens) / summary.seconds;
-}
-
-double median(std::vector<double> v)
-{
-    std::sort(v.begin(), v.end());
-    return v[v.size() / 2];
 }
 
 } // namespace
