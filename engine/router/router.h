@@ -3,6 +3,7 @@
 
 #include "engine/core/capture.h"
 #include "engine/core/result.h"
+#include "engine/router/collective.h"
 
 #include <torch/torch.h>
 
@@ -45,6 +46,7 @@ struct RouterInput {
     int layers = 1;                      ///< L
     bool training = false;
     std::uint64_t seed = 0;              ///< for jitter
+    Collective *collective = nullptr;    ///< training in several processes: sums over the batch go through it; nullptr: one process
 };
 
 /// What a router decided. Undefined tensors: not asked for, or the router has no such thing.
@@ -67,6 +69,12 @@ struct RoutingStep {
     std::map<std::string, torch::Tensor> losses; ///< named loss terms, coefficients applied
 };
 
+/// What routing is drawn to at the last token of each sequence of a batch (RoMA): cached routing weights of S sequences' neighbours.
+struct ManifoldTargets {
+    torch::Tensor weights;               ///< [S, n] f32: of each neighbour; rows sum to 1, or to 0 where a sequence has none
+    torch::Tensor routing;               ///< [S, n, M, E] f32: the neighbours' routing weights in the last M MoE layers, in their order
+};
+
 /// One option of a router, for listing and checking.
 struct RouterOption {
     std::string name, type;              ///< type: "int", "float", "bool", "enum"
@@ -83,7 +91,13 @@ public:
     /// `capture` says which of the optional tensors are wanted: logits, selection, probabilities, vectors, gru; entropy and
     /// means are formed from them by the caller.
     [[nodiscard]] virtual RoutingStep route(const RouterInput &input, RouterState &state, Capture capture) = 0;
+    /// Losses on what the chosen experts gave, added to step.losses: `outputs` [N, k, d] are those of step.experts, not weighted (rows
+    /// of empty slots are not read). Called in training, after route() of the same layer and before the next call of it, when
+    /// needs().expertOutputs.
     virtual void lossAfterExperts(RoutingStep & /*step*/, const torch::Tensor & /*outputs*/) {}
+    /// The targets of the next training pass, for routers that are drawn to cached routing; the others ignore them. Kept until the
+    /// next call; undefined tensors: none.
+    virtual void setManifold(ManifoldTargets /*targets*/) {}
     virtual void afterOptimizerStep(const std::vector<torch::Tensor> & /*loads*/) {}
     /// Parameters and buffers under their checkpoint names (method page, section 7), e.g. "model.router.gru.weight_ih".
     [[nodiscard]] virtual std::map<std::string, torch::Tensor> parameters() const = 0;
@@ -107,6 +121,7 @@ public:
 struct RouterShape {
     std::int64_t hidden = 0, experts = 0, topK = 0;
     std::vector<std::int64_t> moeLayers; ///< decoder index of each MoE layer (tensor names carry it)
+    std::int64_t vocabulary = 0;         ///< of the model, for routers with a table over token ids; 0: not told
 };
 
 /// A line of the registry.
@@ -116,6 +131,7 @@ struct RouterInfo {
     std::string assumptions;             ///< what was assumed where a paper is not public in full
     std::vector<RouterOption> options;
     int topK = 0;                        ///< experts per token that the method is defined for; 0: any
+    std::vector<std::string> adopts = {}; ///< routers whose trained tensors are this one's: replacing those keeps the weights
 };
 [[nodiscard]] const std::vector<RouterInfo> &routerRegistry();
 

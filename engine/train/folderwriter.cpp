@@ -41,6 +41,8 @@ Result<void> writeFolder(const Checkpoint &checkpoint, const FolderOptions &opti
         SPECTRA_CHECK(writeText(folder.temporary() / "tokenizer.json", options.tokenizerJson));
     if (!options.tokenizerConfigJson.empty())
         SPECTRA_CHECK(writeText(folder.temporary() / "tokenizer_config.json", options.tokenizerConfigJson));
+    if (options.extra)
+        SPECTRA_CHECK(options.extra(folder.temporary()));
     return folder.commit();
 }
 

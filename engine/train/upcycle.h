@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -58,6 +59,8 @@ struct FolderOptions {
     std::string tokenizerConfigJson;     ///< text of tokenizer_config.json; empty: none is written
     DType dtype = DType::f32;
     std::uint64_t shardBytes = std::uint64_t(4) << 30;
+    /// Adds files of the caller's own to the folder before it appears; optional.
+    std::function<Result<void>(const std::filesystem::path &folder)> extra;
 };
 
 /// Writes any checkpoint as a safetensors folder by the method page's section 7, tensor after tensor (the model is never

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include "engine/core/progress.h"
+#include "engine/core/result.h"
+#include "engine/tokenizer/tokenizer.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace spectra {
+
+/// Text of one domain. Files: `.jsonl` and `.jsonl.zst` (one object a line with the text field) or any other text, plain or
+/// `.zst` (one document a file, cut at line ends into pieces of about 16 KiB). Streamed: never whole in memory.
+struct DomainSource {
+    std::string name;
+    std::vector<std::filesystem::path> files;
+    double weight = 1;                   ///< share of the batches, relative
+};
+
+struct CorpusOptions {
+    std::vector<DomainSource> domains;
+    double heldOut = 0.05;               ///< share of each domain's documents or pieces, spread evenly; at least one when > 0
+    std::string textField = "text";
+    std::int64_t minCharacters = 0, maxCharacters = 0; ///< documents outside are left out; 0: no limit
+    bool deduplicate = false;            ///< leave out a document that was seen before in any domain (SHA-256 of its text)
+    std::int64_t maxTokens = 0;          ///< of each domain's training part; 0: all
+};
+
+/// Calls `document` for every document of a file, in order; false stops. Errors (input): missing, not UTF-8 (line named), a
+/// line that is no such object, a broken zstd stream, a document of more than 256 MiB; cancelled.
+[[nodiscard]] Result<void> readDocuments(const std::filesystem::path &file, const std::string &textField,
+                                         const std::function<bool(std::string_view text)> &document, std::stop_token stop = {});
+
+/// Tokens of several domains, each split in a training and a held-out part. The token ids lie in files in the cache folder,
+/// named by the SHA-256 of all that decides them (sources, filters, tokenizer), and are mapped: a corpus larger than memory
+/// works, and a second run starts at once. Documents are joined with the tokenizer's end token between them. Immutable,
+/// thread-safe.
+class Corpus {
+public:
+    /// Errors: input (readDocuments(); no domain; a domain that is empty or shorter than asked for, named), work (the cache
+    /// cannot be written), cancelled. `needTokens`: least tokens of each domain's training and held-out part (sequence length
+    /// plus one).
+    [[nodiscard]] static Result<std::shared_ptr<const Corpus>> open(const CorpusOptions &options, std::shared_ptr<const Tokenizer> tokenizer,
+                                                                    std::int64_t needTokens, const std::filesystem::path &cache,
+                                                                    const ProgressFunction &progress, std::stop_token stop);
+    virtual ~Corpus() = default;
+    [[nodiscard]] virtual const std::vector<DomainSource> &domains() const = 0;
+    [[nodiscard]] virtual std::span<const std::int32_t> training(std::size_t domain) const = 0;
+    [[nodiscard]] virtual std::span<const std::int32_t> heldOut(std::size_t domain) const = 0;
+    /// UTF-8 bytes of the held-out tokens' text, for byte-normalised perplexity.
+    [[nodiscard]] virtual std::int64_t heldOutBytes(std::size_t domain) const = 0;
+    /// What was read: for every file its SHA-256, bytes, documents, documents kept; filters, order, split, token counts, SHA-256 of
+    /// the tokenizer. JSON for the run's folder.
+    [[nodiscard]] virtual std::string manifest() const = 0;
+};
+
+/// Trains the byte-level BPE on the training parts of all domains (held-out text is not seen), or takes it from the cache.
+/// Returns the text of a tokenizer.json.
+[[nodiscard]] Result<std::string> corpusTokenizer(const CorpusOptions &options, std::int64_t vocabulary, const std::filesystem::path &cache,
+                                                  const ProgressFunction &progress, std::stop_token stop);
+
+/// Sequences of a corpus in an order that the seed alone decides.
+class BatchSampler {
+public:
+    /// One training sequence: `length` inputs and their successors.
+    struct Sequence {
+        std::size_t domain = 0;
+        std::span<const std::int32_t> tokens; ///< length + 1
+    };
+    BatchSampler(std::shared_ptr<const Corpus> corpus, std::int64_t length, std::uint64_t seed);
+    /// Sequence number `index` of the run, 0, 1, …: any one without those before it, so that a run can be continued anywhere and
+    /// every process of several takes its own. Domains are dealt by their weights (each stretch of sequences has its share to
+    /// within one); inside a domain windows of `length` tokens come in a shuffled order, a new one and a new offset each epoch.
+    [[nodiscard]] Sequence at(std::int64_t index) const;
+    /// Epochs begun of a domain after `count` sequences.
+    [[nodiscard]] double epochs(std::size_t domain, std::int64_t count) const;
+
+private:
+    std::shared_ptr<const Corpus> m_corpus;
+    std::int64_t m_length;
+    std::uint64_t m_seed;
+    std::vector<std::size_t> m_cycle;    ///< domain of each place of one cycle of the deal
+    std::vector<std::int64_t> m_rank;    ///< how many of that domain stand before the place in its cycle
+    std::vector<std::int64_t> m_perCycle;
+};
+
+} // namespace spectra
