@@ -5,7 +5,6 @@
 #include "engine/core/result.h"
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -15,23 +14,30 @@
 namespace spectra {
 
 struct BpeTrainOptions {
-    std::int64_t vocabulary = 4096;                          ///< tokens in all: 256 bytes, special tokens, merges
+    std::int64_t vocabulary = 4096;                             ///< tokens in all: special tokens, 256 bytes, merges
     std::vector<std::string> specialTokens = {"<|endoftext|>"}; ///< first ids; the first one ends a text
-    std::int64_t minimumFrequency = 2;                       ///< of a pair that is merged
+    std::int64_t minimumFrequency = 2;                          ///< of a pair that is merged
 };
 
 /// Trains a byte-level BPE vocabulary (Sennrich et al. 2016 on bytes, pre-tokenised as GPT-2 does). Text comes in pieces; only
 /// the counts of distinct words are kept. Ties between pairs go to the one whose ids are lower, as Hugging Face `tokenizers`
-/// decides, so the result is the same at any order of pieces.
+/// decides, so the result is the same at any order of pieces and equal to that library's.
 class BpeTrainer {
 public:
     explicit BpeTrainer(BpeTrainOptions options);
     ~BpeTrainer();
-    /// One document, or a piece that ends where a document may be cut.
+    BpeTrainer(const BpeTrainer &) = delete;
+    BpeTrainer &operator=(const BpeTrainer &) = delete;
+
+    /// One document, or a piece that ends where a document may be cut. Bytes that are not UTF-8 are a word of their own, as
+    /// Tokenizer::encode() takes them. What goes wrong is told by train().
     void add(std::string_view text);
-    /// The text of a tokenizer.json that Tokenizer::fromJson() and Hugging Face `tokenizers` read. Errors: usage (vocabulary below
-    /// 256 + special tokens), input (too little text: fewer merges than asked for, which are named), cancelled.
+    /// The text of a tokenizer.json that Tokenizer::fromJson() and Hugging Face `tokenizers` read. The words stay: it may be
+    /// called again. Errors: usage (vocabulary below 256 + special tokens; special tokens empty, twice or a single byte's
+    /// spelling), input (too little text: how many tokens it gives is named), cancelled.
     [[nodiscard]] Result<std::string> train(const ProgressFunction &progress, std::stop_token stop);
+    /// The tokenizer_config.json that goes with it: the first special token ends a text.
+    [[nodiscard]] std::string configJson() const;
 
 private:
     struct Private;
