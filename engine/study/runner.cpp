@@ -142,12 +142,14 @@ private:
         if (m_options.overwrite && !m_options.resume)
             for (const char *part : {"study.json", "configs", "cells", "status", "logs", "tables", "figures"})
                 fs::remove_all(m_folder / part, error);
+        // First of all: it is what makes the folder one that `resume` takes.
+        SPECTRA_CHECK(writeJson(m_folder / "study.json", {{"format", 1}, {"program", fmt::format("spectra {}", programVersion())}, {"spec", m_spec.source}}));
         for (const char *part : {"configs", "cells", "status", "logs"}) {
             fs::create_directories(m_folder / part, error);
             if (error)
                 return workError("cannot be written: " + error.message(), (m_folder / part).string());
         }
-        return writeJson(m_folder / "study.json", {{"format", 1}, {"program", fmt::format("spectra {}", programVersion())}, {"spec", m_spec.source}});
+        return {};
     }
 
     /// Finds what is done, and refuses to mix runs of two configurations.

@@ -278,7 +278,7 @@ Result<void> parseSeeds(const Fields &f, StudySpec &spec)
         return {};
     spec.seeds.clear();
     for (const Json &item : *list) {
-        if (!item.is_number_unsigned() || item.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX))
+        if (!item.is_number_integer() || (!item.is_number_unsigned() && item.get<std::int64_t>() < 0) || item.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX))
             return f.wrong("seeds", item.dump() + " is not a seed", "use whole numbers from 0");
         const auto seed = item.get<std::uint64_t>();
         if (std::find(spec.seeds.begin(), spec.seeds.end(), seed) != spec.seeds.end())
