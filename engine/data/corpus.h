@@ -67,6 +67,9 @@ public:
 [[nodiscard]] Result<std::string> corpusTokenizer(const CorpusOptions &options, std::int64_t vocabulary, const std::filesystem::path &cache,
                                                   const ProgressFunction &progress, std::stop_token stop);
 
+/// The tokenizer_config.json that goes with it: what Tokenizer::fromJson() needs beside the text to know the end token.
+[[nodiscard]] std::string corpusTokenizerConfig();
+
 /// Sequences of a corpus in an order that the seed alone decides.
 class BatchSampler {
 public:
