@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/router/spectratensors.h"
 
+#include "engine/router/grufunction.h"
+#include "engine/router/osrfunction.h"
+
 #include <algorithm>
 #include <cmath>
 #include <tuple>
@@ -13,6 +16,23 @@ torch::Tensor normalized(const torch::Tensor &x)
 {
     return x / x.norm(2, -1, true).clamp_min(1e-30);
 }
+
+torch::Tensor gruStep(const torch::Tensor &gi, const torch::Tensor &h, const torch::Tensor &weightHh, const torch::Tensor &biasHh)
+{
+    if (fusedGruFits({gi, h, weightHh, biasHh}))
+        return fusedGruGates(gi, torch::linear(h, weightHh, biasHh), h);
+    return composed::gruStep(gi, h, weightHh, biasHh);
+}
+
+torch::Tensor gruOverTokens(const torch::Tensor &gi, const std::vector<std::int64_t> &offsets, const torch::Tensor &start,
+                            const torch::Tensor &depth, const torch::Tensor &weightHh, const torch::Tensor &biasHh, torch::Tensor &last)
+{
+    if (fusedGruFits({gi, start, depth, weightHh, biasHh}))
+        return fusedGruOverTokens(gi, offsets, start, depth, weightHh, biasHh, last);
+    return composed::gruOverTokens(gi, offsets, start, depth, weightHh, biasHh, last);
+}
+
+namespace composed {
 
 torch::Tensor gruStep(const torch::Tensor &gi, const torch::Tensor &h, const torch::Tensor &weightHh, const torch::Tensor &biasHh)
 {
@@ -83,6 +103,8 @@ torch::Tensor gruOverTokens(const torch::Tensor &gi, const std::vector<std::int6
     return all.view({longest * sequences, h.size(1)}).index_select(0, back);
 }
 
+} // namespace composed
+
 namespace {
 
 /// U Vᵀ of W = U Σ Vᵀ with its own gradient: the one that automatic differentiation of the decomposition gives is infinite
@@ -149,8 +171,87 @@ torch::Tensor orthogonalized(const torch::Tensor &w, const std::string &form, in
 
 torch::Tensor similarity(const torch::Tensor &r, const torch::Tensor &e)
 {
+    const bool paired = r.size(1) == e.size(1) && (e.size(0) == r.size(0) || e.size(0) == 1); // tokens against E vectors are a product of matrices
+    return paired && fusedOsrFits({r, e}) ? fusedSimilarity(r, e) : composed::similarity(r, e);
+}
+
+torch::Tensor osrCost(const torch::Tensor &s, const torch::Tensor &r, double lambda, double beta, double tau)
+{
+    return fusedOsrFits({s, r}) ? fusedOsrCost(s, r, lambda, beta, tau) : composed::osrCost(s, r, lambda, beta, tau);
+}
+
+torch::Tensor sinkhornPotential(const torch::Tensor &cost, double epsilon, int iterations, bool logDomain, double total, Collective *collective)
+{
+    if (logDomain && fusedOsrFits({cost}))
+        return fusedSinkhornPotential(cost, epsilon, iterations, total < 0 ? static_cast<double>(cost.size(0)) : total, collective);
+    return composed::sinkhornPotential(cost, epsilon, iterations, logDomain, total, collective);
+}
+
+torch::Tensor plan(const torch::Tensor &cost, const torch::Tensor &g, double epsilon, bool logDomain)
+{
+    return logDomain && fusedOsrFits({cost, g}) ? fusedPlan(cost, g, epsilon) : composed::plan(cost, g, epsilon, logDomain);
+}
+
+namespace composed {
+
+torch::Tensor similarity(const torch::Tensor &r, const torch::Tensor &e)
+{
     return (r * e).sum(-1) / (r.norm(2, -1) * e.norm(2, -1)).clamp_min(1e-8);
 }
+
+torch::Tensor osrCost(const torch::Tensor &s, const torch::Tensor &r, double lambda, double beta, double tau)
+{
+    const auto magnitude = s.abs();
+    return lambda * magnitude.matmul(r) - s + beta * torch::relu(magnitude - tau).square();
+}
+
+torch::Tensor sinkhornPotential(const torch::Tensor &cost, double epsilon, int iterations, bool logDomain, double total, Collective *collective)
+{
+    const std::int64_t experts = cost.size(1);
+    const bool alone = !collective || collective->size() < 2;
+    if (total < 0)
+        total = static_cast<double>(cost.size(0));
+    const double share = total / static_cast<double>(experts);
+    if (total <= 0)
+        return torch::zeros({experts}, cost.options());
+    if (!logDomain) {
+        const auto k = torch::exp((-cost / epsilon).clamp(-50, 50));
+        auto v = torch::ones({experts}, cost.options());
+        for (int i = 0; i < iterations; ++i)
+            v = share / sumOverProcesses(k.t().mv(1 / k.mv(v)), collective);
+        return v.log();
+    }
+    const auto columns = [&](const torch::Tensor &x) {
+        if (alone)
+            return torch::logsumexp(x, 0);
+        torch::Tensor largest; // of all processes: gathered by summing into rows of their own
+        {
+            const torch::NoGradGuard noGrad;
+            auto all = torch::zeros({collective->size(), experts}, torch::TensorOptions(torch::kFloat64));
+            all[collective->rank()] = x.size(0) > 0 ? std::get<0>(x.max(0)).to(torch::kCPU, torch::kFloat64) : torch::full({experts}, -1e300, torch::kFloat64);
+            collective->sumInPlace(all);
+            largest = std::get<0>(all.max(0)).to(x.device(), x.scalar_type());
+        }
+        return largest + sumOverProcesses(torch::exp(x - largest).sum(0), collective).log();
+    };
+    const auto k = -cost / epsilon;
+    auto g = torch::zeros({experts}, cost.options());
+    for (int i = 0; i < iterations; ++i) {
+        const auto f = -torch::logsumexp(k + g, 1, true);
+        g = std::log(share) - columns(k + f);
+    }
+    return g;
+}
+
+torch::Tensor plan(const torch::Tensor &cost, const torch::Tensor &g, double epsilon, bool logDomain)
+{
+    auto k = -cost / epsilon;
+    if (!logDomain)
+        k = k.clamp(-50, 50);
+    return torch::softmax(k + g, -1);
+}
+
+} // namespace composed
 
 torch::Tensor gram(const torch::Tensor &mean)
 {
@@ -161,43 +262,6 @@ torch::Tensor gram(const torch::Tensor &mean)
 torch::Tensor repulsion(const torch::Tensor &gramMatrix)
 {
     return (gramMatrix * (1 - torch::eye(gramMatrix.size(0), gramMatrix.options()))).square();
-}
-
-torch::Tensor osrCost(const torch::Tensor &s, const torch::Tensor &r, double lambda, double beta, double tau)
-{
-    const auto magnitude = s.abs();
-    return lambda * magnitude.matmul(r) - s + beta * torch::relu(magnitude - tau).square();
-}
-
-torch::Tensor sinkhornPotential(const torch::Tensor &cost, double epsilon, int iterations, bool logDomain)
-{
-    const double share = static_cast<double>(cost.size(0)) / static_cast<double>(cost.size(1));
-    if (cost.size(0) == 0)
-        return torch::zeros({cost.size(1)}, cost.options());
-    if (logDomain) {
-        const auto k = -cost / epsilon;
-        auto g = torch::zeros({cost.size(1)}, cost.options());
-        for (int i = 0; i < iterations; ++i) {
-            const auto f = -torch::logsumexp(k + g, 1, true);
-            g = std::log(share) - torch::logsumexp(k + f, 0);
-        }
-        return g;
-    }
-    const auto k = torch::exp((-cost / epsilon).clamp(-50, 50));
-    auto v = torch::ones({cost.size(1)}, cost.options());
-    for (int i = 0; i < iterations; ++i) {
-        const auto u = 1 / k.mv(v);
-        v = share / k.t().mv(u);
-    }
-    return v.log();
-}
-
-torch::Tensor plan(const torch::Tensor &cost, const torch::Tensor &g, double epsilon, bool logDomain)
-{
-    auto k = -cost / epsilon;
-    if (!logDomain)
-        k = k.clamp(-50, 50);
-    return torch::softmax(k + g, -1);
 }
 
 double violation(const torch::Tensor &q)

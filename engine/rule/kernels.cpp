@@ -93,6 +93,12 @@ SPECTRA_INLINE void projectRows(const float *panels, const float *bias, std::int
                                      yStride);
         row += rows;
     }
+    if constexpr (Bytes == 64)
+        while (fits && n - row >= 8) {
+            interleave<8>(x + row * xStride, xStride, depth, buffer);
+            sweep<Bytes, 8, 1>(panels, bias, depth, first, last, buffer, y + row * yStride, yStride);
+            row += 8;
+        }
     while (fits && n - row >= Middle) {
         interleave<Middle>(x + row * xStride, xStride, depth, buffer);
         sweep<Bytes, Middle, (Bytes == 64 ? 2 : 1)>(panels, bias, depth, first, last, buffer, y + row * yStride, yStride);
@@ -100,6 +106,42 @@ SPECTRA_INLINE void projectRows(const float *panels, const float *bias, std::int
     }
     for (; row < n; ++row)
         sweep<Bytes, 1, kOne>(panels, bias, depth, first, last, x + row * xStride, y + row * yStride, yStride);
+}
+
+/// Blocks of kOuterDepth rows of A and B are packed, A in groups of `Rows` columns and B in panels of 32, and multiplied in registers.
+template <int Bytes, int Rows>
+SPECTRA_INLINE void outerProduct(const float *a, std::int64_t aStride, std::int64_t m, const float *b, std::int64_t bStride, std::int64_t columns,
+                                 std::int64_t n, float *c, std::int64_t cStride)
+{
+    constexpr std::int64_t kOuterDepth = 256, kOuterRows = 24 * 12;
+    alignas(64) thread_local float packedA[kOuterDepth * kOuterRows], packedB[kOuterDepth * kPanel], zero[kPanel];
+    alignas(64) float sums[Rows * kPanel];
+    for (std::int64_t k0 = 0; k0 < n; k0 += kOuterDepth) {
+        const std::int64_t depth = std::min(kOuterDepth, n - k0);
+        for (std::int64_t i0 = 0; i0 < m; i0 += kOuterRows) {
+            const std::int64_t rows = std::min(kOuterRows, m - i0);
+            for (std::int64_t i = 0; i < rows; i += Rows) {
+                const std::int64_t here = std::min<std::int64_t>(Rows, rows - i);
+                float *out = packedA + i * kOuterDepth;
+                for (std::int64_t k = 0; k < depth; ++k)
+                    for (std::int64_t r = 0; r < Rows; ++r)
+                        out[k * Rows + r] = r < here ? a[(k0 + k) * aStride + i0 + i + r] : 0.0f;
+            }
+            for (std::int64_t j = 0; j < columns; j += kPanel) {
+                const std::int64_t width = std::min(kPanel, columns - j);
+                for (std::int64_t k = 0; k < depth; ++k)
+                    for (std::int64_t l = 0; l < kPanel; ++l)
+                        packedB[k * kPanel + l] = l < width ? b[(k0 + k) * bStride + j + l] : 0.0f;
+                for (std::int64_t i = 0; i < rows; i += Rows) {
+                    tile<Bytes, Rows, 1>(packedB, depth, zero, packedA + i * kOuterDepth, sums, kPanel);
+                    const std::int64_t here = std::min<std::int64_t>(Rows, rows - i);
+                    for (std::int64_t r = 0; r < here; ++r)
+                        for (std::int64_t l = 0; l < width; ++l)
+                            c[(i0 + i + r) * cStride + j + l] += sums[r * kPanel + l];
+                }
+            }
+        }
+    }
 }
 
 SPECTRA_INLINE void gateRow(const float *__restrict gi, const float *__restrict gh, std::int64_t width, float *__restrict h)
@@ -218,6 +260,11 @@ template <int Bytes> SPECTRA_INLINE void transportAny(const float *k, std::int64
     {                                                                                                                             \
         projectRows<BYTES, WIDE, MIDDLE>(panels, bias, depth, first, last, x, xStride, n, y, yStride);                            \
     }                                                                                                                             \
+    TARGET void outer##NAME(const float *a, std::int64_t aStride, std::int64_t m, const float *b, std::int64_t bStride,           \
+                            std::int64_t columns, std::int64_t n, float *c, std::int64_t cStride)                                 \
+    {                                                                                                                             \
+        outerProduct<BYTES, WIDE>(a, aStride, m, b, bStride, columns, n, c, cStride);                                             \
+    }                                                                                                                             \
     TARGET void gates##NAME(const float *gi, const float *gh, std::int64_t width, float *h)                                       \
     {                                                                                                                             \
         gateRow(gi, gh, width, h);                                                                                                \
@@ -237,9 +284,9 @@ SPECTRA_LEVEL(V3, __attribute__((target("arch=x86-64-v3"))), 32, 3, 2)
 #endif
 SPECTRA_LEVEL(Base, , 16, 2, 1)
 
-constexpr Kernels kBase = {projectBase, gatesBase, cosinesBase, transportBase};
+constexpr Kernels kBase = {projectBase, gatesBase, cosinesBase, transportBase, outerBase};
 #if defined(__x86_64__)
-constexpr Kernels kV3 = {projectV3, gatesV3, cosinesV3, transportV3}, kV4 = {projectV4, gatesV4, cosinesV4, transportV4};
+constexpr Kernels kV3 = {projectV3, gatesV3, cosinesV3, transportV3, outerV3}, kV4 = {projectV4, gatesV4, cosinesV4, transportV4, outerV4};
 #endif
 
 std::atomic<int> g_lowered{99};

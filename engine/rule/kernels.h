@@ -23,11 +23,17 @@ using CosineKernel = void (*)(const float *r, const float *x, std::int64_t exper
 /// sums[i] = Σ_t k_ti / (k_t·v) over n rows of `padded` floats (a multiple of 16): a transport's row update and column sums at once.
 using TransportKernel = void (*)(const float *k, std::int64_t n, std::int64_t padded, const float *v, float *sums);
 
+/// c[i, j] += Σ_k a[k,i]·b[k,j] for i < m, j < columns: the product AᵀB that gives a weight its gradient. Sums run over k in order, in
+/// blocks of a fixed length: the result does not depend on how i and j are cut into calls at multiples of 32 columns.
+using OuterKernel = void (*)(const float *a, std::int64_t aStride, std::int64_t m, const float *b, std::int64_t bStride, std::int64_t columns,
+                             std::int64_t n, float *c, std::int64_t cStride);
+
 struct Kernels {
     ProjectKernel project;
     GateKernel gates;
     CosineKernel cosines;
     TransportKernel transport;
+    OuterKernel outer;
 };
 
 /// The best level of this processor, and the one in use. setLevel() is for tests: it may only lower it.
