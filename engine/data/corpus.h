@@ -18,7 +18,8 @@
 namespace spectra {
 
 /// Text of one domain. Files: `.jsonl` and `.jsonl.zst` (one object a line with the text field) or any other text, plain or
-/// `.zst` (one document a file, cut at line ends into pieces of about 16 KiB). Streamed: never whole in memory.
+/// `.zst` (one document a file, cut into pieces: at the first line end from 16 KiB on; without one up to 64 KiB before a space;
+/// without one up to 256 KiB between two characters). Streamed: never whole in memory.
 struct DomainSource {
     std::string name;
     std::vector<std::filesystem::path> files;
@@ -34,20 +35,26 @@ struct CorpusOptions {
     std::int64_t maxTokens = 0;          ///< of each domain's training part; 0: all
 };
 
-/// Calls `document` for every document of a file, in order; false stops. Errors (input): missing, not UTF-8 (line named), a
-/// line that is no such object, a broken zstd stream, a document of more than 256 MiB; cancelled.
+/// Calls `document` for every document of a JSON lines file, or every piece of a plain text, in order; false stops. A byte order
+/// mark is left out, blank lines of JSON are passed over, CR LF of a plain text is read as LF. Errors (input): missing, a folder,
+/// empty, another format (gzip, UTF-16 …: named), not UTF-8 or a byte 0 (line named), a line that is no object with the field or
+/// longer than 256 MiB, a zstd stream that is broken, cut off or needs a window above 128 MiB; cancelled.
 [[nodiscard]] Result<void> readDocuments(const std::filesystem::path &file, const std::string &textField,
                                          const std::function<bool(std::string_view text)> &document, std::stop_token stop = {});
 
 /// Tokens of several domains, each split in a training and a held-out part. The token ids lie in files in the cache folder,
-/// named by the SHA-256 of all that decides them (sources, filters, tokenizer), and are mapped: a corpus larger than memory
-/// works, and a second run starts at once. Documents are joined with the tokenizer's end token between them. Immutable,
-/// thread-safe.
+/// named by the SHA-256 of all that decides them (contents of the sources, filters, tokenizer), and are mapped: a corpus larger
+/// than memory works, and a second run only hashes the sources and the token files. Documents are joined with the tokenizer's end
+/// token between them; it also stands where a held-out or filtered piece was taken out of a text. Several processes may open
+/// one corpus at once. Immutable, thread-safe.
+///
+/// Held out are the documents i (of those kept, from 0) where ⌊(i+1)·share + ½⌋ > ⌊i·share + ½⌋; of so few that none falls there,
+/// the middle one. Filters of length hold for a JSON document or a whole plain file, deduplication for a document or piece.
 class Corpus {
 public:
-    /// Errors: input (readDocuments(); no domain; a domain that is empty or shorter than asked for, named), work (the cache
-    /// cannot be written), cancelled. `needTokens`: least tokens of each domain's training and held-out part (sequence length
-    /// plus one).
+    /// Errors: usage (an option out of range), input (readDocuments(); no domain; a domain that is empty or shorter than asked
+    /// for, named), work (the cache cannot be written), cancelled. `needTokens`: least tokens of each domain's training and,
+    /// when the share is above 0, held-out part (sequence length plus one).
     [[nodiscard]] static Result<std::shared_ptr<const Corpus>> open(const CorpusOptions &options, std::shared_ptr<const Tokenizer> tokenizer,
                                                                     std::int64_t needTokens, const std::filesystem::path &cache,
                                                                     const ProgressFunction &progress, std::stop_token stop);
@@ -78,12 +85,15 @@ public:
         std::size_t domain = 0;
         std::span<const std::int32_t> tokens; ///< length + 1
     };
+    /// The corpus was opened with `needTokens` of at least length + 1.
     BatchSampler(std::shared_ptr<const Corpus> corpus, std::int64_t length, std::uint64_t seed);
     /// Sequence number `index` of the run, 0, 1, …: any one without those before it, so that a run can be continued anywhere and
-    /// every process of several takes its own. Domains are dealt by their weights (each stretch of sequences has its share to
-    /// within one); inside a domain windows of `length` tokens come in a shuffled order, a new one and a new offset each epoch.
+    /// every process of several takes its own. Domains are dealt by their weights: the first n sequences hold n times each
+    /// share to within one (a weight of 0: none). Inside a domain windows of `length` tokens come in a shuffled order, each once
+    /// an epoch, a new order and a new offset each epoch; of 32 windows or more one is left out, to leave room for the offset.
+    /// Constant time, thread-safe.
     [[nodiscard]] Sequence at(std::int64_t index) const;
-    /// Epochs begun of a domain after `count` sequences.
+    /// Passes through a domain's training text after `count` sequences; 1.5 is half-way through the second.
     [[nodiscard]] double epochs(std::size_t domain, std::int64_t count) const;
 
 private:

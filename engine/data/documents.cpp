@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/data/documents.h"
 
-#include "engine/core/jsontext.h"
 #include "engine/data/bytestream.h"
 #include "engine/data/corpus.h"
 #include "engine/tokenizer/utf8.h"
@@ -14,7 +13,6 @@
 namespace spectra {
 namespace {
 
-constexpr std::size_t longestLine = std::size_t(256) << 20;
 constexpr std::size_t pieceBytes = 16384;  // a piece ends with the first line end from here on,
 constexpr std::size_t atSpaceFrom = 65536; // or, when there is none up to here, before the first space,
 constexpr std::size_t longestPiece = 262144; // or, when there is none up to here, between two characters
@@ -100,37 +98,97 @@ Result<bool> readPlain(ByteStream &stream, const std::string &path, const Part &
     }
 }
 
+/// Takes one field's text out of a line without building the rest: a line from outside would decide how much memory that is.
+class FieldReader final : public nlohmann::json_sax<nlohmann::json> {
+public:
+    explicit FieldReader(const std::string &field) : m_field(field) {}
+
+    std::string text;
+    std::string_view rootKind;  ///< of what the line holds
+    std::string_view fieldKind; ///< of what the field holds; empty: it is not there
+    std::string otherTexts;     ///< names of fields that hold text
+    std::size_t errorAt = 0;
+
+    bool null() override { return value("null"); }
+    bool boolean(bool) override { return value("boolean"); }
+    bool number_integer(number_integer_t) override { return value("number"); }
+    bool number_unsigned(number_unsigned_t) override { return value("number"); }
+    bool number_float(number_float_t, const string_t &) override { return value("number"); }
+    bool binary(binary_t &) override { return value("binary value"); }
+    bool string(string_t &s) override
+    {
+        if (m_depth == 1 && m_isField)
+            text = std::move(s);
+        else if (m_depth == 1 && otherTexts.size() < 200)
+            otherTexts += (otherTexts.empty() ? "" : ", ") + m_key;
+        return value("string");
+    }
+    bool key(string_t &name) override
+    {
+        if (m_depth == 1) {
+            m_isField = name == m_field;
+            m_key = printableUtf8(std::string_view(name).substr(0, 60));
+        }
+        return true;
+    }
+    bool start_object(std::size_t) override { return start("object"); }
+    bool start_array(std::size_t) override { return start("array"); }
+    bool end_object() override { return end(); }
+    bool end_array() override { return end(); }
+    bool parse_error(std::size_t at, const std::string &, const nlohmann::detail::exception &) override
+    {
+        errorAt = at;
+        return false;
+    }
+
+private:
+    bool value(std::string_view kind)
+    {
+        if (m_depth == 0)
+            rootKind = kind;
+        else if (m_depth == 1 && m_isField)
+            fieldKind = kind;
+        return true;
+    }
+    bool start(std::string_view kind)
+    {
+        value(kind);
+        m_isField = m_isField && m_depth > 0;
+        ++m_depth;
+        return true;
+    }
+    bool end()
+    {
+        --m_depth;
+        return true;
+    }
+    const std::string &m_field;
+    std::string m_key;
+    std::size_t m_depth = 0;
+    bool m_isField = false;
+};
+
 /// The text of one line's object.
 Result<std::string> textOf(std::string_view line, const std::string &field, const std::string &where)
 {
     constexpr const char *form = R"(every line holds one object, e.g. {"text": "..."})";
-    SPECTRA_CHECK(checkJsonText(line, where));
-    nlohmann::json object;
-    try {
-        object = nlohmann::json::parse(line.begin(), line.end());
-    } catch (const nlohmann::json::parse_error &error) {
-        return inputError(fmt::format("is not valid JSON (byte {})", error.byte), where, form);
-    } catch (const nlohmann::json::exception &) {
-        return inputError("is not valid JSON: a number is out of range", where, form);
-    }
-    if (!object.is_object())
-        return inputError(fmt::format("is a JSON {}, not an object", object.type_name()), where, form);
-    const auto it = object.find(field);
-    if (it == object.end()) {
-        std::string names;
-        for (const auto &[name, value] : object.items()) {
-            if (value.is_string() && names.size() < 200)
-                names += (names.empty() ? "" : ", ") + printableUtf8(std::string_view(name).substr(0, 60));
-        }
-        return inputError(fmt::format("the object has no field \"{}\"", field), where,
-                          names.empty() ? std::string("name the field that holds the text") : "its fields that hold text: " + names);
-    }
-    if (!it->is_string())
-        return inputError(fmt::format("the field \"{}\" is a JSON {}, not a string", field, it->type_name()), where);
-    return std::move(it->get_ref<std::string &>());
+    FieldReader reader(field);
+    if (!nlohmann::json::sax_parse(line.begin(), line.end(), &reader))
+        return inputError(fmt::format("is not valid JSON (byte {})", reader.errorAt), where, form);
+    if (reader.rootKind != "object")
+        return inputError(fmt::format("is a JSON {}, not an object", reader.rootKind), where, form);
+    if (reader.fieldKind.empty())
+        return inputError(fmt::format("the object has no field \"{}\"", printableUtf8(field)), where,
+                          reader.otherTexts.empty() ? std::string("set text_field to the field that holds the text")
+                                                    : "set text_field to one that holds text: " + reader.otherTexts);
+    if (reader.fieldKind != "string")
+        return inputError(fmt::format("the field \"{}\" is a JSON {}, not a string", printableUtf8(field), reader.fieldKind), where,
+                          "set text_field to the field that holds the text");
+    return std::move(reader.text);
 }
 
-Result<bool> readLines(ByteStream &stream, const std::string &path, const std::string &field, const Part &part, std::stop_token stop)
+Result<bool> readLines(ByteStream &stream, const std::string &path, const std::string &field, std::size_t longestLine, const Part &part,
+                       std::stop_token stop)
 {
     std::string buffer;
     std::size_t at = 0, searched = 0; // of the line's start; up to where no line end is
@@ -143,7 +201,8 @@ Result<bool> readLines(ByteStream &stream, const std::string &path, const std::s
             at = 0;
             searched = buffer.size();
             if (buffer.size() > longestLine)
-                return inputError("is a line of more than 256 MiB", fmt::format("{}: line {}", path, number), "one document a line");
+                return inputError(fmt::format("is a line of more than {} MiB", longestLine >> 20), fmt::format("{}: line {}", path, number),
+                                  "put one document on a line, and cut longer ones");
             SPECTRA_TRY(more, stream.read(buffer, stop));
         }
         const bool last = end == std::string::npos;
@@ -171,10 +230,12 @@ bool isJsonLines(const std::filesystem::path &file)
     return file.extension() == ".jsonl" || (file.extension() == ".zst" && file.stem().extension() == ".jsonl");
 }
 
-Result<FileSum> readParts(const std::filesystem::path &file, const std::string &textField, const Part &part, std::stop_token stop)
+Result<FileSum> readParts(const std::filesystem::path &file, const std::string &textField, const Part &part, std::stop_token stop,
+                          std::size_t longestLine)
 {
     SPECTRA_TRY(ByteStream stream, ByteStream::open(file));
-    SPECTRA_TRY(const bool whole, isJsonLines(file) ? readLines(stream, file.string(), textField, part, stop) : readPlain(stream, file.string(), part, stop));
+    SPECTRA_TRY(const bool whole, isJsonLines(file) ? readLines(stream, file.string(), textField, longestLine, part, stop)
+                                                    : readPlain(stream, file.string(), part, stop));
     FileSum sum;
     if (whole) {
         sum.sha256 = stream.sha256();

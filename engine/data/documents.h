@@ -3,6 +3,7 @@
 
 #include "engine/core/result.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -24,9 +25,11 @@ struct FileSum {
     std::int64_t bytes = 0;
 };
 
-/// The way into a file that readDocuments() and the corpus share. The sum is empty when `part` stopped it.
+/// The way into a file that readDocuments() and the corpus share. The sum is empty when `part` stopped it. A line of JSON may
+/// have `longestLine` bytes: so much of a file is held at once.
 [[nodiscard]] Result<FileSum> readParts(const std::filesystem::path &file, const std::string &textField,
-                                        const std::function<bool(const TextPart &)> &part, std::stop_token stop);
+                                        const std::function<bool(const TextPart &)> &part, std::stop_token stop,
+                                        std::size_t longestLine = std::size_t(256) << 20);
 
 /// True for `.jsonl` and `.jsonl.zst`.
 [[nodiscard]] bool isJsonLines(const std::filesystem::path &file);
