@@ -2,8 +2,12 @@
 #include "tests/engine/data/support.h"
 
 #include "engine/core/files.h"
+#include "engine/data/manifest.h"
 
 #include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <thread>
 
 namespace spectra::testing {
 namespace {
@@ -144,6 +148,218 @@ TEST_F(CorpusTest, tokenizerSeesTrainingTextOnly)
     auto again = corpusTokenizer(options, 265, cache(), {}, {});
     ASSERT_TRUE(again.ok());
     EXPECT_EQ(*again, *json);
+}
+
+TEST_F(CorpusTest, filtersLeaveDocumentsOut)
+{
+    CorpusOptions options;
+    options.heldOut = 0;
+    options.deduplicate = true;
+    options.minCharacters = 3;
+    options.maxCharacters = 10;
+    const std::string same = R"({"text":"äöü"})";
+    options.domains = {{"a", {write("a.jsonl", same + "\n" + R"({"text":"ab"})" + "\n" + R"({"text":"abcdefghijk"})" + "\n" + R"({"text":"  \n  "})" + "\n" + same + "\n")}, 1},
+                       {"b", {write("b.jsonl", R"({"text":"other"})" "\n" + same + "\n"), write("long.txt", "longer than ten"), write("short.txt", "short one")}, 1}};
+    auto corpus = open(options, 1);
+    ASSERT_TRUE(corpus.ok()) << shown(corpus.error());
+    EXPECT_EQ(m_tokenizer->decode((*corpus)->training(0)), "äöü");
+    EXPECT_EQ(m_tokenizer->decode((*corpus)->training(1)), "other<|endoftext|>short one");
+    EXPECT_TRUE((*corpus)->heldOut(0).empty());
+    const auto manifest = nlohmann::json::parse((*corpus)->manifest());
+    EXPECT_EQ(manifest["domains"][0]["files"][0]["documents"], 5);
+    EXPECT_EQ(manifest["domains"][0]["files"][0]["kept"], 1);
+    EXPECT_EQ(manifest["domains"][1]["files"][1]["kept"], 0);
+}
+
+TEST_F(CorpusTest, maxTokensCutsTheTrainingPartOnly)
+{
+    CorpusOptions options;
+    options.domains = {{"a", {write("a.txt", words(400000, 1))}, 1}};
+    auto whole = open(options);
+    ASSERT_TRUE(whole.ok());
+    options.maxTokens = 1000;
+    auto cut = open(options);
+    ASSERT_TRUE(cut.ok()) << shown(cut.error());
+    EXPECT_EQ(copyOf((*cut)->training(0)), copyOf((*whole)->training(0).first(1000)));
+    EXPECT_EQ(copyOf((*cut)->heldOut(0)), copyOf((*whole)->heldOut(0)));
+}
+
+/// So few documents that none falls on the spread: the middle one.
+TEST_F(CorpusTest, oneOfFewIsHeldOut)
+{
+    CorpusOptions options;
+    options.deduplicate = true; // the count before must leave no trace
+    options.domains = {{"a", {write("a.jsonl", "{\"text\":\"first\"}\n{\"text\":\"second\"}\n{\"text\":\"third\"}\n")}, 1}};
+    auto corpus = open(options, 1);
+    ASSERT_TRUE(corpus.ok()) << shown(corpus.error());
+    EXPECT_EQ(m_tokenizer->decode((*corpus)->heldOut(0)), "second");
+    EXPECT_EQ(m_tokenizer->decode((*corpus)->training(0)), "first<|endoftext|>third");
+    options.domains = {{"a", {write("b.jsonl", "{\"text\":\"only\"}\n")}, 1}};
+    const auto single = open(options, 1);
+    ASSERT_FALSE(single.ok());
+    EXPECT_NE(single.error().what.find("nothing can be held out"), std::string::npos);
+}
+
+TEST_F(CorpusTest, sharesAreHeldOut)
+{
+    std::string lines;
+    for (int i = 0; i < 1000; ++i)
+        lines += "{\"text\":\"number " + std::to_string(i) + "\"}\n";
+    const auto file = write("a.jsonl", lines);
+    for (const double share : {0.001, 0.01, 0.05, 0.3, 0.5, 0.9}) {
+        CorpusOptions options;
+        options.domains = {{"a", {file}, 1}};
+        options.heldOut = share;
+        auto corpus = open(options, 1);
+        ASSERT_TRUE(corpus.ok()) << shown(corpus.error());
+        const auto manifest = nlohmann::json::parse((*corpus)->manifest());
+        EXPECT_NEAR(manifest["domains"][0]["held_out"]["documents"].get<double>(), 1000 * share, 0.51) << share;
+    }
+}
+
+TEST_F(CorpusTest, severalOpenAtOnce)
+{
+    CorpusOptions options;
+    options.domains = {{"a", {write("a.txt", words(300000, 1))}, 1}};
+    std::vector<std::vector<std::int32_t>> tokens(4);
+    {
+        std::vector<std::jthread> threads;
+        for (auto &mine : tokens) {
+            threads.emplace_back([&] {
+                if (auto corpus = open(options))
+                    mine = copyOf((*corpus)->training(0));
+            });
+        }
+    }
+    for (const auto &mine : tokens) {
+        EXPECT_GT(mine.size(), 1000u);
+        EXPECT_EQ(mine, tokens[0]);
+    }
+    int entries = 0;
+    for ([[maybe_unused]] const auto &entry : std::filesystem::directory_iterator(cache() / "corpora"))
+        ++entries;
+    EXPECT_EQ(entries, 1); // nothing temporary stays
+}
+
+TEST_F(CorpusTest, errorsNameTheDomain)
+{
+    const auto good = write("good.txt", words(200000, 1));
+    const auto fails = [&](std::vector<DomainSource> domains, const std::string &what, const std::string &where, ErrorKind kind = ErrorKind::input,
+                           double heldOut = 0.05, std::int64_t need = 65) {
+        CorpusOptions options;
+        options.domains = std::move(domains);
+        options.heldOut = heldOut;
+        const auto corpus = open(options, need);
+        ASSERT_FALSE(corpus.ok()) << what;
+        EXPECT_EQ(corpus.error().kind, kind) << shown(corpus.error());
+        EXPECT_NE(corpus.error().what.find(what), std::string::npos) << shown(corpus.error());
+        EXPECT_NE(corpus.error().where.find(where), std::string::npos) << shown(corpus.error());
+    };
+    fails({}, "no domain", "domains");
+    fails({{"wiki", {good}, 1}, {"code", {}, 1}}, "no file", "domain code");
+    fails({{"wiki", {good}, 1}, {"code", {m_folder / "absent.txt"}, 1}}, "no such file", "domain code: " + (m_folder / "absent.txt").string());
+    fails({{"wiki", {good}, 1}, {"wiki", {good}, 1}}, "twice", "domain wiki", ErrorKind::usage);
+    fails({{"wiki", {good}, -1}}, "weight", "domain wiki", ErrorKind::usage);
+    fails({{"wiki", {good}, 0}}, "no domain has a weight", "domains", ErrorKind::usage);
+    fails({{"wiki", {good}, 1}}, "held-out share", "held_out", ErrorKind::usage, 1.0);
+    fails({{"wiki", {good}, 1}}, "held-out share", "held_out", ErrorKind::usage, std::nan(""));
+    fails({{"wiki", {good}, 1}, {"blank", {write("blank.jsonl", "\n\n")}, 1}}, "no text left", "domain blank");
+    fails({{"wiki", {good}, 1}, {"bad", {write("bad.jsonl", "{\"text\":\"a\"}\n{}\n")}, 1}}, "no field", "domain bad: " + (m_folder / "bad.jsonl").string() + ": line 2");
+    fails({{"wiki", {good}, 1}}, "training tokens, 9000000 are needed", "domain wiki", ErrorKind::input, 0.05, 9000000);
+}
+
+TEST_F(CorpusTest, tooLittleTextSaysHowMuchThereIs)
+{
+    std::string lines;
+    for (int i = 0; i < 20; ++i)
+        lines += "{\"text\":\"a b c d e f\"}\n";
+    CorpusOptions options;
+    options.domains = {{"wiki", {write("a.jsonl", lines)}, 1}};
+    options.heldOut = 0.1;
+    auto corpus = open(options, 1);
+    ASSERT_TRUE(corpus.ok());
+    const std::size_t training = (*corpus)->training(0).size(), heldOut = (*corpus)->heldOut(0).size();
+    const auto first = open(options, std::int64_t(training) + 1);
+    ASSERT_FALSE(first.ok());
+    EXPECT_EQ(first.error().what, "too little text: " + std::to_string(training) + " training tokens, " + std::to_string(training + 1) + " are needed");
+    EXPECT_EQ(first.error().where, "domain wiki");
+    const auto second = open(options, std::int64_t(heldOut) + 1);
+    ASSERT_FALSE(second.ok());
+    EXPECT_EQ(second.error().what, "too little text: " + std::to_string(heldOut) + " held-out tokens, " + std::to_string(heldOut + 1) + " are needed");
+    EXPECT_TRUE(open(options, std::int64_t(heldOut)).ok());
+}
+
+TEST_F(CorpusTest, cacheThatCannotBeWrittenIsSaid)
+{
+    CorpusOptions options;
+    options.domains = {{"a", {write("a.txt", words(200000, 1))}, 1}};
+    write("cache", "a file where the folder should be");
+    const auto corpus = open(options);
+    ASSERT_FALSE(corpus.ok());
+    EXPECT_EQ(corpus.error().kind, ErrorKind::work);
+    EXPECT_FALSE(corpus.error().mend.empty());
+}
+
+TEST_F(CorpusTest, cancelledLeavesNothing)
+{
+    CorpusOptions options;
+    options.domains = {{"a", {write("a.txt", words(3000000, 1))}, 1}, {"b", {write("b.txt", words(300000, 2))}, 1}};
+    std::stop_source source;
+    const auto stopLater = [&](const Progress &p) {
+        if (p.stage == "reading b")
+            source.request_stop();
+    };
+    const auto corpus = Corpus::open(options, m_tokenizer, 65, cache(), stopLater, source.get_token());
+    ASSERT_FALSE(corpus.ok());
+    EXPECT_EQ(corpus.error().kind, ErrorKind::cancelled);
+    EXPECT_TRUE(std::filesystem::is_empty(cache() / "corpora"));
+}
+
+TEST_F(CorpusTest, manifestsTellTheFirstDifference)
+{
+    CorpusOptions options;
+    options.domains = {{"wiki", {write("a.txt", words(200000, 1))}, 1}, {"code", {write("b.txt", words(200000, 2)), write("c.txt", words(200000, 3))}, 1}};
+    const auto manifest = [&](const CorpusOptions &o) {
+        auto corpus = open(o);
+        return corpus.ok() ? (*corpus)->manifest() : shown(corpus.error());
+    };
+    const std::string before = manifest(options);
+    const auto differs = [&](const std::string &now) {
+        auto found = manifestDifference(before, now);
+        return found.ok() ? *found : shown(found.error());
+    };
+    EXPECT_EQ(differs(before), "");
+    CorpusOptions moved = options;
+    std::filesystem::copy(m_folder / "a.txt", m_folder / "moved.txt");
+    moved.domains[0].files = {m_folder / "moved.txt"};
+    EXPECT_EQ(differs(manifest(moved)), "");
+    CorpusOptions other = options;
+    other.domains[1].weight = 2;
+    EXPECT_EQ(differs(manifest(other)), "domain code: the weight is 2.0, not 1.0 as before");
+    other = options;
+    std::swap(other.domains[0], other.domains[1]);
+    EXPECT_EQ(differs(manifest(other)), "domain 1 is code, not wiki as before");
+    other = options;
+    other.domains[1].files.pop_back();
+    EXPECT_EQ(differs(manifest(other)), "domain code: it has 1 files, not 2 as before");
+    other = options;
+    std::swap(other.domains[1].files[0], other.domains[1].files[1]);
+    EXPECT_EQ(differs(manifest(other)), "domain code: file 1 has other contents (" + (m_folder / "c.txt").string() + ")");
+    other = options;
+    other.domains.pop_back();
+    EXPECT_EQ(differs(manifest(other)), "there are 1 domains, not 2 as before");
+    other = options;
+    other.maxTokens = 5000;
+    EXPECT_EQ(differs(manifest(other)), "filter max_tokens is 5000, not 0 as before");
+    other = options;
+    other.heldOut = 0.1;
+    EXPECT_EQ(differs(manifest(other)), "split: held_out is 0.1, not 0.05 as before");
+    BpeTrainer trainer({310, {"<|endoftext|>"}, 2});
+    trainer.add(words(20000, 3));
+    m_tokenizer = *Tokenizer::fromJson(*trainer.train({}, {}), "test", corpusTokenizerConfig());
+    EXPECT_TRUE(differs(manifest(options)).starts_with("tokenizer: ")) << differs(manifest(options));
+    for (const char *wrong : {"", "[]", "{}", "{\"format\":\"spectra-corpus-1\"}", "{\"format\":\"spectra-corpus-1\",\"domains\":[{}]}", "{\"format\":\"spectra-corpus-1\",\"domains\":7}"})
+        EXPECT_FALSE(manifestDifference(wrong, before).ok()) << wrong;
 }
 
 } // namespace
