@@ -422,9 +422,11 @@ Result<std::vector<Estimate>> estimateSweep(const std::vector<Cell> &cells, cons
             continue;
         }
         if (const auto json = readJson(output); json) {
-            estimate.memoryBytes = numberAt(*json, "memory_bytes");
-            estimate.diskBytes = numberAt(*json, "disk_bytes");
+            estimate.memoryBytes = numberAt(*json, "memory.total");
+            estimate.diskBytes = numberAt(*json, "disk.needed");
             estimate.seconds = numberAt(*json, "seconds");
+            if (const Json *missing = valueAt(*json, "missing"); missing != nullptr && missing->is_array() && !missing->empty())
+                estimate.note = fmt::format("{} file{} of it not here", missing->size(), missing->size() == 1 ? "" : "s");
         }
     }
     return all;

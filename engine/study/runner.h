@@ -56,6 +56,7 @@ struct Estimate {
     std::size_t runs = 0;
     std::optional<double> memoryBytes, diskBytes, seconds; ///< of one run
     std::optional<Error> refused;
+    std::string note;                ///< what is missing: texts that are not there yet
 };
 /// One estimate per distinct configuration. Errors: work, cancelled. `scratch` is a folder for files of the moment.
 [[nodiscard]] Result<std::vector<Estimate>> estimateSweep(const std::vector<Cell> &cells, const std::filesystem::path &scratch, const SweepOptions &options,

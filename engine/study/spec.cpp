@@ -421,6 +421,8 @@ Result<StudySpec> parseSpec(const Json &json, const std::string &where, const Sp
         spec.axes.push_back(std::move(axis));
     }
     if (f.has("factorial")) {
+        if (!spec.axes.empty())
+            return f.wrong("factorial", "stands beside \"axes\" or \"cells\"", "a design has its own runs");
         SPECTRA_TRY(spec.factorial, parseFactorial(f.at("factorial"), f.placeOf("factorial"), spec.axes));
     }
     if (spec.axes.empty())

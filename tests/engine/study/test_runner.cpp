@@ -27,7 +27,7 @@ here=$(dirname "$config")/..
 type() { grep -q "\"type\": \"$1\"" "$config"; }
 if [ "$3" = --dry-run ]; then
     if type bad; then echo 'error: unknown key "stepz": training' >&2; exit 2; fi
-    echo '{"memory_bytes": 1000, "disk_bytes": 500, "seconds": 60}'; exit 0
+    echo '{"memory": {"total": 1000}, "disk": {"needed": 500}, "seconds": 60, "missing": [{"file": "x"}]}'; exit 0
 fi
 echo "$(basename "$out") $*" >> "$here/calls.txt"
 mkdir -p "$out"
@@ -291,6 +291,7 @@ TEST_F(Runner, estimatesAreAskedForOncePerConfiguration)
     ASSERT_EQ(estimates->size(), 3u);
     EXPECT_EQ((*estimates)[0].runs, 3u);
     EXPECT_EQ((*estimates)[0].memoryBytes, 1000);
+    EXPECT_THAT((*estimates)[0].note, HasSubstr("1 file of it not here"));
     ASSERT_TRUE((*estimates)[1].refused);
     EXPECT_THAT((*estimates)[1].refused->what, HasSubstr("stepz"));
     EXPECT_EQ(study::checkEstimates(m_cells, *estimates, 2, 1 << 30, 1 << 30).error().kind, ErrorKind::usage);
