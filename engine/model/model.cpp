@@ -174,13 +174,16 @@ Result<std::unique_ptr<Model>> Model::load(std::shared_ptr<const Checkpoint> che
                     return usageError("top-k is larger than the number of experts", std::to_string(options.topK) + " of " + std::to_string(c.experts));
                 c.topK = options.topK;
             }
-            const RouterShape shape{c.hidden, c.experts, c.topK, c.moeLayers};
+            const RouterShape shape{c.hidden, c.experts, c.topK, c.moeLayers, c.vocabulary};
+            const TensorLookup lookup = [&](const std::string &name, const std::vector<std::int64_t> &tensorShape) {
+                return readTensor(*checkpoint, name, tensorShape);
+            };
             if (typeOf(wanted) == typeOf(own)) {
-                const TensorLookup lookup = [&](const std::string &name, const std::vector<std::int64_t> &tensorShape) {
-                    return readTensor(*checkpoint, name, tensorShape);
-                };
                 SPECTRA_TRY(p.router, loadRouter(wanted, shape, lookup));
             } else {
+                SPECTRA_TRY(p.router, adoptRouter(wanted, own, shape, lookup, options.seed));
+            }
+            if (!p.router) {
                 SPECTRA_TRY(p.router, makeRouter(wanted, shape, options.seed));
                 c.routerTrained = false;
                 c.routerCalibrated = false;

@@ -33,6 +33,10 @@ namespace spectra {
     X(baseEntry)                                                                                                                          \
     X(sparseMixerEntry)                                                                                                                   \
     X(lprEntry)                                                                                                                           \
+    X(stableMoeEntry)                                                                                                                     \
+    X(specializationEntry)                                                                                                                \
+    X(romaEntry)                                                                                                                          \
+    X(laserEntry)                                                                                                                         \
     X(denseEntry)
 
 #define SPECTRA_DECLARE(ENTRY) RouterRegistration ENTRY();
@@ -164,6 +168,26 @@ Result<std::unique_ptr<Router>> makeRouter(const std::string &optionsJson, const
 Result<std::unique_ptr<Router>> loadRouter(const std::string &optionsJson, const RouterShape &shape, const TensorLookup &lookup)
 {
     return build(optionsJson, shape, &lookup, 0);
+}
+
+Result<std::unique_ptr<Router>> adoptRouter(const std::string &optionsJson, const std::string &ownJson, const RouterShape &shape, const TensorLookup &lookup,
+                                            std::uint64_t seed)
+{
+    SPECTRA_TRY(const auto wanted, parseOptions(optionsJson));
+    SPECTRA_TRY(const auto own, parseOptions(ownJson));
+    SPECTRA_TRY(const Entry *entry, findEntry(wanted["type"].get<std::string>()));
+    const auto &adopts = entry->info.adopts;
+    if (std::find(adopts.begin(), adopts.end(), own["type"].get<std::string>()) == adopts.end())
+        return std::unique_ptr<Router>();
+    SPECTRA_TRY(auto router, makeRouter(optionsJson, shape, seed));
+    const torch::NoGradGuard noGrad;
+    for (auto &[name, tensor] : router->parameters()) {
+        SPECTRA_TRY(const auto stored, lookup(name, tensor.sizes().vec()));
+        if (!stored.defined() || stored.sizes() != tensor.sizes())
+            return inputError("the checkpoint's router has no tensor of this name and shape", name);
+        tensor.detach().copy_(stored);
+    }
+    return router;
 }
 
 Result<std::string> defaultRouterOptions(const std::string &name)

@@ -144,6 +144,11 @@ using TensorLookup = std::function<Result<torch::Tensor>(const std::string &name
 /// The same with parameters and buffers from a checkpoint. Errors (input): a tensor is missing or mis-shaped.
 [[nodiscard]] Result<std::unique_ptr<Router>> loadRouter(const std::string &optionsJson, const RouterShape &shape, const TensorLookup &lookup);
 
+/// A router in the place of a checkpoint's own one, with the trained parameters of that where the registry says that it adopts them
+/// (buffers are fresh); an empty pointer where it does not. Errors: as makeRouter() and loadRouter().
+[[nodiscard]] Result<std::unique_ptr<Router>> adoptRouter(const std::string &optionsJson, const std::string &ownJson, const RouterShape &shape,
+                                                          const TensorLookup &lookup, std::uint64_t seed);
+
 /// Applies "key=value" settings to an options JSON. Errors (usage): unknown key, bad value, with `onCheckpoint` a key that
 /// fixes tensor shapes.
 [[nodiscard]] Result<std::string> applyRouterSettings(const std::string &optionsJson, const std::vector<std::string> &settings, bool onCheckpoint);

@@ -72,6 +72,17 @@ std::string note(const UpcycleOptions &o, const std::string &router)
     return text + ", noise " + noise + ", router " + router + ", seed " + std::to_string(o.seed);
 }
 
+/// An undefined tensor when there is none of this name.
+Result<torch::Tensor> storedAsF32(const Checkpoint &source, const std::string &name)
+{
+    const TensorInfo *const info = source.find(name);
+    if (!info)
+        return torch::Tensor();
+    torch::Tensor values = torch::empty(info->shape, torch::kFloat32);
+    SPECTRA_CHECK(source.readF32(*info, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())}));
+    return values;
+}
+
 std::map<std::string, torch::Tensor> tensorsOf(const Router &router)
 {
     std::map<std::string, torch::Tensor> tensors = router.parameters();
@@ -168,13 +179,27 @@ Result<std::shared_ptr<const Checkpoint>> upcycled(std::shared_ptr<const Checkpo
         c.routedScalingFactor = c.sharedScalingFactor = options.shared > 0 ? 1.0 / static_cast<double>(options.shared + 1) : 1;
         c.normalizeTopK = true;
     }
-    SPECTRA_TRY(const std::unique_ptr<Router> router, makeRouter(options.routerJson, {c.hidden, c.experts, c.topK, c.moeLayers}, options.seed));
+    const RouterShape shape{c.hidden, c.experts, c.topK, c.moeLayers, c.vocabulary};
+    std::unique_ptr<Router> router;
+    if (hasExperts) {
+        const TensorLookup lookup = [&](const std::string &name, const std::vector<std::int64_t> &) { return storedAsF32(*source, name); };
+        SPECTRA_TRY(router, adoptRouter(options.routerJson, c.routerJson.empty() ? R"({"type":"softmax_topk"})" : c.routerJson, shape, lookup, options.seed));
+        if (router) {
+            c.routerTrained = source->config().routerTrained;
+            c.trainingStep = source->config().trainingStep;
+        }
+    }
+    const bool adopted = router != nullptr;
+    if (!adopted) {
+        SPECTRA_TRY(router, makeRouter(options.routerJson, shape, options.seed));
+    }
     c.routerJson = router->options();
     // Weights that sum to another number than 1 are brought back, so that the experts together still are the dense FFN.
     if (!hasExperts && router->weightSum() > 0)
         c.routedScalingFactor /= router->weightSum();
     if (hasExperts) {
-        c.upcyclingNote = "router replaced: " + router->name() + ", top-" + std::to_string(c.topK) + ", seed " + std::to_string(options.seed);
+        c.upcyclingNote = "router replaced: " + router->name() + ", top-" + std::to_string(c.topK)
+            + (adopted ? ", with the weights it had" : ", seed " + std::to_string(options.seed));
         return std::shared_ptr<const Checkpoint>(std::make_shared<RouterCheckpoint>(std::move(source), c, tensorsOf(*router)));
     }
     if (options.granularity > 1)
