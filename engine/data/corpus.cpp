@@ -59,14 +59,16 @@ public:
         }
         return {};
     }
-    void take(const Selection::Kept &kept)
+    /// False after an error, which finish() returns.
+    bool take(const Selection::Kept &kept)
     {
-        if (m_error || (!kept.heldOut && full()))
-            return;
+        if (!kept.heldOut && full())
+            return true;
         m_waiting.push_back({std::string(kept.text), kept.continues, kept.heldOut});
         m_waitingBytes += kept.text.size();
         if (m_waitingBytes >= (std::size_t(4) << 20))
             flush();
+        return !m_error;
     }
     void flush()
     {
@@ -210,7 +212,7 @@ Result<void> build(const CorpusOptions &options, const std::vector<std::vector<F
         DomainWriter writer(tokenizer, separatorOf(tokenizer), options.maxTokens, stop);
         SPECTRA_CHECK(writer.open(folder.temporary(), i));
         SPECTRA_TRY(const std::vector<FileCounts> counts,
-                    selection.read(i, sources[i], [&](const Selection::Kept &kept) { writer.take(kept); }, stop));
+                    selection.read(i, sources[i], [&](const Selection::Kept &kept) { return writer.take(kept); }, stop));
         SPECTRA_TRY(Json sums, writer.finish(folder.temporary(), i));
         sums["files"] = Json::array();
         for (const FileCounts &count : counts) {

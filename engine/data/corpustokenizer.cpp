@@ -35,6 +35,7 @@ Result<std::string> corpusTokenizer(const CorpusOptions &options, std::int64_t v
         const auto take = [&](const Selection::Kept &kept) {
             if (!kept.heldOut)
                 trainer.add(kept.text);
+            return true;
         };
         if (auto read = selection.read(i, sources[i], take, stop); !read)
             return read.error();

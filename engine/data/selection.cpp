@@ -236,6 +236,7 @@ Result<std::vector<FileCounts>> Selection::read(std::size_t domain, const std::v
     }
     std::vector<FileCounts> counts;
     std::int64_t index = 0;
+    bool goOn = true;
     bool lastKept[2] = {false, false}; // by part: the text just before was kept there
     for (std::size_t k = 0; k < source.files.size(); ++k) {
         auto read = readFile(
@@ -245,18 +246,20 @@ Result<std::vector<FileCounts>> Selection::read(std::size_t domain, const std::v
                 if (part.kept) {
                     held = share > 0 && (only >= 0 ? index == only : fallsOnSpread(index, share));
                     ++index;
-                    take({part.text.text, part.text.continues && lastKept[held], held});
+                    goOn = take({part.text.text, part.text.continues && lastKept[held], held});
                 }
                 lastKept[held] = part.kept;
                 lastKept[!held] = false;
-                return true;
+                return goOn;
             },
             stop);
         if (!read)
             return read.error().in(where);
-        if (read->sum.sha256 != sources[k].sha256)
+        if (goOn && read->sum.sha256 != sources[k].sha256)
             return inputError("the file changed while it was read", where + ": " + source.files[k].string(), "try again when nothing writes it");
         counts.push_back(std::move(*read));
+        if (!goOn)
+            break;
     }
     return counts;
 }

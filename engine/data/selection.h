@@ -42,10 +42,10 @@ public:
         bool continues = false; ///< the text before it in the same part ends where this one begins
         bool heldOut = false;
     };
-    using Take = std::function<void(const Kept &)>;
+    using Take = std::function<bool(const Kept &)>;
 
     explicit Selection(const CorpusOptions &options) : m_options(options) {}
-    /// Calls `take` for every document of the domain that stays. Errors: readDocuments()'s; input (the file is no longer what
+    /// Calls `take` for every document of the domain that stays; false ends the reading, with what was counted so far. Errors: readDocuments()'s; input (the file is no longer what
     /// `sources` says; a single document, which cannot be split).
     [[nodiscard]] Result<std::vector<FileCounts>> read(std::size_t domain, const std::vector<FileSum> &sources, const Take &take,
                                                        std::stop_token stop);
