@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "analysis/metrics/evaluate.h"
 #include "analysis/metrics/metric.h"
+#include "app/cli/htmlpage.h"
 #include "app/cli/jobrunner.h"
 #include "app/cli/metrictable.h"
 #include "app/cli/painting.h"
+#include "app/cli/studyreport.h"
 #include "app/cli/tracefile.h"
 #include "engine/core/files.h"
 #include "engine/core/version.h"
@@ -13,7 +15,6 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <fstream>
 #include <memory>
 
 #undef slots // Qt's keyword is a field of TraceInfo here
@@ -26,46 +27,6 @@ struct Flags {
     std::vector<std::string> files;
     std::string output, theme = "light";
 };
-
-std::string html(const std::string &text)
-{
-    std::string escaped;
-    for (char c : text) {
-        switch (c) {
-        case '&': escaped += "&amp;"; break;
-        case '<': escaped += "&lt;"; break;
-        case '>': escaped += "&gt;"; break;
-        case '"': escaped += "&quot;"; break;
-        default: escaped += c;
-        }
-    }
-    return escaped;
-}
-
-Result<void> writeText(const fs::path &place, const std::string &text)
-{
-    std::ofstream stream(place, std::ios::binary);
-    stream << text;
-    stream.flush();
-    if (!stream)
-        return workError("cannot be written (is the disk full?)", place.string());
-    return {};
-}
-
-constexpr std::string_view kStyle = R"(
-:root { color-scheme: light dark; --ink: #1b2430; --quiet: #5c6b7e; --line: #d9dfe7; --paper: #ffffff; --card: #f7f9fb; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --quiet: #9aa7b8; --line: #333c48; --paper: #14181d; --card: #1b2027; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 74rem; margin: 2rem auto; padding: 0 1.5rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
-p.note { color: var(--quiet); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.n, th.n { text-align: right; }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(30rem, 1fr)); gap: 1.2rem; }
-figure { margin: 0; padding: .8rem; background: var(--card); border: 1px solid var(--line); border-radius: 6px; }
-figure img { width: 100%; height: auto; } figcaption { color: var(--quiet); font-size: .9rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: var(--quiet); } dd { margin: 0; }
-)";
 
 std::string metricsTable(const MetricReport &report)
 {
@@ -124,7 +85,8 @@ Result<void> report(const Common &common, const Flags &flags)
     for (const std::string &file : flags.files) {
         std::error_code ignored;
         if (fs::is_directory(file, ignored))
-            return inputError("is a folder; reports of studies are not in this version", file, "give traces (.h5)");
+            return flags.files.size() == 1 ? reportStudy(common, file, flags.output, theme)
+                                           : usageError("a study is reported by itself", file, "give one folder of a study, or traces (.h5)");
     }
     SPECTRA_CHECK(checkOutput(flags.output, common.overwrite));
     SPECTRA_TRY(const auto traces, openTraces(flags.files));
@@ -189,10 +151,7 @@ Result<void> report(const Common &common, const Flags &flags)
                             "<a href=\"tables/{}metrics.csv\">CSV</a> · <a href=\"tables/{}metrics.tex\">LaTeX</a></p>\n{}",
                             metrics->countedTokens, stem, stem, metricsTable(*metrics));
     }
-    const std::string page = fmt::format("<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<meta name=viewport content=\"width=device-width\">\n"
-                                         "<title>Routing report</title>\n<style>{}</style>\n<h1>Routing report</h1>\n"
-                                         "<p class=note>Written by spectra {}. Every number was measured on the traces named here.</p>\n{}</html>\n",
-                                         kStyle, programVersion(), body);
+    const std::string page = htmlPage("Routing report", fmt::format("Written by spectra {}. Every number was measured on the traces named here.", programVersion()), body);
     SPECTRA_CHECK(writeText(root / "index.html", page));
     SPECTRA_CHECK(folder.commit());
     note(common, fmt::format("wrote {}/index.html", flags.output));
@@ -203,10 +162,10 @@ Result<void> report(const Common &common, const Flags &flags)
 
 Command reportCommand()
 {
-    return {"report", "Every figure and table of traces, and an HTML page", "spectra report trace.h5 -o report",
+    return {"report", "Every figure and table of traces or of a study, and an HTML page", "spectra report trace.h5 -o report",
             [](CLI::App &app, const Common &common) -> std::function<Result<void>()> {
                 auto flags = std::make_shared<Flags>();
-                app.add_option("TRACE", flags->files, "Traces (.h5)")->required();
+                app.add_option("TRACE", flags->files, "Traces (.h5), or the folder of a study")->required();
                 app.add_option("-o,--output", flags->output, "Folder to write")->required();
                 app.add_option("--theme", flags->theme, "Colours of the figures")->check(CLI::IsMember({"print", "light", "dark"}))->capture_default_str();
                 return [flags, &common] { return report(common, *flags); };
