@@ -3,6 +3,7 @@
 
 #include "engine/cuda/spectracuda.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <filesystem>
@@ -17,6 +18,7 @@ struct CudaRule::Library {
     int count = 0;
     SpectraCudaSinkhornFn sinkhorn = nullptr;
     SpectraCudaTopKFn topK = nullptr;
+    SpectraCudaQuotaFn quota = nullptr;
     Library() = default;
     Library(const Library &) = delete;
     Library &operator=(const Library &) = delete;
@@ -69,7 +71,8 @@ Result<CudaRule> CudaRule::open(const std::string &file)
     const auto devices = reinterpret_cast<SpectraCudaDevices>(dlsym(library->handle, "spectra_cuda_devices"));
     library->sinkhorn = reinterpret_cast<SpectraCudaSinkhornFn>(dlsym(library->handle, "spectra_cuda_sinkhorn"));
     library->topK = reinterpret_cast<SpectraCudaTopKFn>(dlsym(library->handle, "spectra_cuda_topk"));
-    if (!abi || abi() != SPECTRA_CUDA_ABI || !devices || !library->sinkhorn || !library->topK)
+    library->quota = reinterpret_cast<SpectraCudaQuotaFn>(dlsym(library->handle, "spectra_cuda_quota"));
+    if (!abi || abi() != SPECTRA_CUDA_ABI || !devices || !library->sinkhorn || !library->topK || !library->quota)
         return workError("the CUDA kernels are of another version", candidates.front(), "install program and library together");
     std::array<char, 256> error{};
     if (devices(&library->count, error.data(), error.size()) != 0 || library->count < 1)
@@ -113,6 +116,42 @@ Result<void> CudaRule::topK(std::span<const float> q, std::int64_t experts, std:
     if (m_library->topK(q.data(), rows, experts, k, renormalise, chosen.data(), weights.data(), load.data(), error.data(), error.size()) != 0)
         return workError(error.data(), "top-k on the GPU", "use --device cpu");
     return {};
+}
+
+Result<rule::QuotaResult> CudaRule::assignQuota(std::span<const float> q, std::int64_t experts, std::int64_t k, double factor,
+                                                std::span<const std::uint8_t> counted) const
+{
+    const auto rows = experts > 0 ? static_cast<std::int64_t>(q.size()) / experts : 0;
+    const std::int64_t n = counted.empty() ? rows : std::count_if(counted.begin(), counted.end(), [](std::uint8_t c) { return c != 0; });
+    const std::vector<std::int64_t> capacities(static_cast<std::size_t>(std::max<std::int64_t>(0, experts)), rule::quotaCapacity(factor, n, experts, k));
+    return assignQuota(q, k, capacities, counted);
+}
+
+Result<rule::QuotaResult> CudaRule::assignQuota(std::span<const float> q, std::int64_t k, std::span<const std::int64_t> capacities,
+                                                std::span<const std::uint8_t> counted) const
+{
+    const auto experts = static_cast<std::int64_t>(capacities.size());
+    const auto rows = experts > 0 ? static_cast<std::int64_t>(q.size()) / experts : 0;
+    if (k < 1 || k > experts || rows * experts != static_cast<std::int64_t>(q.size()) || (!counted.empty() && static_cast<std::int64_t>(counted.size()) != rows))
+        return bugError("probabilities are not whole rows, or k or the mask does not fit them", "quota");
+    rule::QuotaResult result;
+    for (const std::int64_t capacity : capacities) {
+        if (capacity < 0)
+            return usageError("a negative capacity", "quota", "use 0 or more slots per expert");
+        result.capacity = std::max(result.capacity, capacity);
+    }
+    result.experts.assign(static_cast<std::size_t>(rows * k), -1);
+    result.weights.assign(static_cast<std::size_t>(rows * k), 0.0f);
+    result.dropped.assign(static_cast<std::size_t>(rows), 0);
+    const std::int64_t n = counted.empty() ? rows : std::count_if(counted.begin(), counted.end(), [](std::uint8_t c) { return c != 0; });
+    std::int64_t fell = 0;
+    std::array<char, 256> error{};
+    if (m_library->quota(q.data(), rows, experts, k, capacities.data(), counted.empty() ? nullptr : counted.data(), result.experts.data(), result.weights.data(),
+                         result.dropped.data(), &fell, error.data(), error.size())
+        != 0)
+        return workError(error.data(), "quota on the GPU", "use --device cpu");
+    result.fellBack = n > 0 ? static_cast<double>(fell) / static_cast<double>(n) : 0;
+    return result;
 }
 
 } // namespace spectra

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/core/result.h"
+#include "engine/rule/selection.h"
 #include "engine/rule/sinkhorn.h"
 
 #include <cstdint>
@@ -29,6 +30,12 @@ public:
     /// As rule::topK(), and how often each expert was chosen into load [E]. Errors (work): GPU memory, k above 64.
     [[nodiscard]] Result<void> topK(std::span<const float> q, std::int64_t experts, std::int64_t k, bool renormalise, std::span<std::int64_t> chosen,
                                     std::span<float> weights, std::span<std::int64_t> load) const;
+    /// As rule::assignQuota(), the same in every number: ties go by row, then expert. Errors (work): GPU memory, k above 64.
+    [[nodiscard]] Result<rule::QuotaResult> assignQuota(std::span<const float> q, std::int64_t experts, std::int64_t k, double factor,
+                                                        std::span<const std::uint8_t> counted = {}) const;
+    /// The same with a capacity for each expert. Errors: also usage (a negative capacity).
+    [[nodiscard]] Result<rule::QuotaResult> assignQuota(std::span<const float> q, std::int64_t k, std::span<const std::int64_t> capacities,
+                                                        std::span<const std::uint8_t> counted = {}) const;
 
 private:
     struct Library;

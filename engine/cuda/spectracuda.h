@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define SPECTRA_CUDA_ABI 1
+#define SPECTRA_CUDA_ABI 2
 
 typedef struct SpectraCudaSinkhorn {
     double epsilon, tolerance;
@@ -30,6 +30,10 @@ typedef int (*SpectraCudaSinkhornFn)(const float *scores, int64_t n, int64_t exp
 /* The k largest of each row, ties to the lower index; load [experts] counts how often each was taken. */
 typedef int (*SpectraCudaTopKFn)(const float *q, int64_t n, int64_t experts, int64_t k, int renormalise, int64_t *chosen, float *weights, int64_t *load,
                                  char *error, size_t errorSize);
+/* Quota assignment with capacities [experts] slots, as rule::assignQuota(): counted [n] or NULL (all count) -> chosen [n,k] (-1 = none),
+ * weights [n,k], dropped [n], fell: how many counted rows have another set than their own top-k. */
+typedef int (*SpectraCudaQuotaFn)(const float *q, int64_t n, int64_t experts, int64_t k, const int64_t *capacities, const uint8_t *counted, int64_t *chosen, float *weights,
+                                  uint8_t *dropped, int64_t *fell, char *error, size_t errorSize);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Transport and selection on a GPU. One warp per row; sums over rows go through per-block partial sums that a second kernel adds in a
 // fixed order, so a result does not depend on scheduling.
+#include "engine/cuda/quotasteps.h"
 #include "engine/cuda/spectracuda.h"
 
 #include <cmath>
@@ -134,6 +135,104 @@ __global__ void topKKernel(const float *q, long long n, int experts, int k, int 
     }
 }
 
+/// Every counted row asks its k best experts that have not refused it; asked [n,k] holds them (-1: none), askers [experts] counts.
+template <int Most>
+__global__ void askKernel(const float *q, long long n, int experts, int k, const unsigned char *counted, const std::uint64_t *threshold, int *asked, unsigned *askers)
+{
+    const long long t = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (t >= n)
+        return;
+    int index[Most], held = 0;
+    float weight[Most];
+    if (!counted || counted[t])
+        held = spectra::quota::ask(q + t * experts, (std::uint32_t)t, experts, k, threshold, index, weight);
+    for (int i = 0; i < k; ++i) {
+        asked[t * k + i] = i < held ? index[i] : -1;
+        if (i < held)
+            atomicAdd(&askers[index[i]], 1u); // whole numbers: the order does not matter
+    }
+}
+
+/// One block per expert. With more askers than slots the threshold becomes the key of the last one that fits: the `capacity`-th largest,
+/// found digit by digit (radix selection, 8 bits at a time). With no slots nobody fits.
+__global__ void refuseKernel(const float *q, long long n, int experts, int k, const int *asked, const unsigned *askers, const long long *capacities, std::uint64_t *threshold,
+                             int *changed)
+{
+    const int e = blockIdx.x;
+    const auto capacity = static_cast<unsigned long long>(capacities[e]);
+    if (askers[e] <= capacity)
+        return;
+    __shared__ unsigned digits[256];
+    __shared__ std::uint64_t prefix;
+    __shared__ unsigned long long left;
+    if (threadIdx.x == 0) {
+        prefix = 0;
+        left = capacity;
+        *changed = 1;
+        if (capacity == 0)
+            threshold[e] = ~0ull;
+    }
+    if (capacity == 0)
+        return;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        for (int i = threadIdx.x; i < 256; i += blockDim.x)
+            digits[i] = 0;
+        __syncthreads();
+        const std::uint64_t known = shift == 56 ? 0 : ~0ull << (shift + 8), wanted = prefix;
+        for (long long t = threadIdx.x; t < n; t += blockDim.x) {
+            bool asks = false;
+            for (int i = 0; i < k; ++i)
+                asks = asks || asked[t * k + i] == e;
+            if (!asks)
+                continue;
+            const std::uint64_t key = spectra::quota::key(q[t * experts + e], (std::uint32_t)t);
+            if ((key & known) == wanted)
+                atomicAdd(&digits[(key >> shift) & 255], 1u);
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int digit = 255;
+            for (; digits[digit] < left; --digit) // as many askers as `left` share the digits found so far, so this ends
+                left -= digits[digit];
+            prefix |= (std::uint64_t)digit << shift;
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0)
+        threshold[e] = prefix;
+}
+
+/// What the rows got, from what they asked in the last round; rows that do not count take their plain top-k, as does the comparison for `fell`.
+template <int Most>
+__global__ void settleKernel(const float *q, long long n, int experts, int k, const unsigned char *counted, const std::uint64_t *threshold, const long long *own,
+                             const float *ownWeights, long long *chosen, float *weights, unsigned char *dropped, unsigned long long *fell)
+{
+    const long long t = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (t >= n)
+        return;
+    if (counted && !counted[t]) {
+        for (int i = 0; i < k; ++i) {
+            chosen[t * k + i] = own[t * k + i];
+            weights[t * k + i] = ownWeights[t * k + i];
+        }
+        dropped[t] = 0;
+        return;
+    }
+    int index[Most];
+    float weight[Most];
+    const int held = spectra::quota::ask(q + t * experts, (std::uint32_t)t, experts, k, threshold, index, weight);
+    spectra::quota::normalise(weight, held);
+    bool same = true;
+    for (int i = 0; i < k; ++i) {
+        chosen[t * k + i] = i < held ? index[i] : -1;
+        weights[t * k + i] = i < held ? weight[i] : 0.0f;
+        same = same && chosen[t * k + i] == own[t * k + i];
+    }
+    dropped[t] = (unsigned char)(k - held > 255 ? 255 : k - held);
+    if (!same)
+        atomicAdd(fell, 1ull);
+}
+
 } // namespace
 
 SPECTRA_EXPORT int spectra_cuda_abi(void)
@@ -244,5 +343,67 @@ SPECTRA_EXPORT int spectra_cuda_topk(const float *q, int64_t n, int64_t experts,
     SPECTRA_CUDA("copying experts", cudaMemcpy(chosen, ids.get(), slots * sizeof(int64_t), cudaMemcpyDeviceToHost));
     SPECTRA_CUDA("copying weights", cudaMemcpy(weights, w.get(), slots * sizeof(float), cudaMemcpyDeviceToHost));
     SPECTRA_CUDA("copying loads", cudaMemcpy(load, counts.get(), static_cast<size_t>(experts) * sizeof(int64_t), cudaMemcpyDeviceToHost));
+    return 0;
+}
+
+SPECTRA_EXPORT int spectra_cuda_quota(const float *q, int64_t n, int64_t experts, int64_t k, const int64_t *capacities, const uint8_t *counted, int64_t *chosen, float *weights,
+                                      uint8_t *dropped, int64_t *fell, char *error, size_t errorSize)
+{
+    constexpr int kMost = 64;
+    if (k > kMost || n > 0xFFFFFFFFll) {
+        if (error && errorSize > 0)
+            std::snprintf(error, errorSize, "a quota of more than %d experts per row or 2^32 rows", kMost);
+        return 3;
+    }
+    *fell = 0;
+    if (n == 0)
+        return 0;
+    Buffer<float> x, ownWeights, w;
+    Buffer<long long> own, ids, room;
+    Buffer<unsigned long long> counts, others;
+    Buffer<std::uint64_t> threshold;
+    Buffer<unsigned> askers;
+    Buffer<int> asked, changed;
+    Buffer<unsigned char> mask, lost;
+    const auto rows = static_cast<size_t>(n), columns = static_cast<size_t>(experts), cells = rows * columns, slots = rows * static_cast<size_t>(k);
+    SPECTRA_CUDA("memory for probabilities", x.resize(cells));
+    SPECTRA_CUDA("memory for weights", w.resize(slots));
+    SPECTRA_CUDA("memory for weights", ownWeights.resize(slots));
+    SPECTRA_CUDA("memory for experts", ids.resize(slots));
+    SPECTRA_CUDA("memory for experts", own.resize(slots));
+    SPECTRA_CUDA("memory for experts", asked.resize(slots));
+    SPECTRA_CUDA("memory for loads", counts.resize(columns));
+    SPECTRA_CUDA("memory for loads", askers.resize(columns));
+    SPECTRA_CUDA("memory for capacities", room.resize(columns));
+    SPECTRA_CUDA("memory for thresholds", threshold.resize(columns));
+    SPECTRA_CUDA("memory for flags", changed.resize(1));
+    SPECTRA_CUDA("memory for flags", others.resize(1));
+    SPECTRA_CUDA("memory for the mask", mask.resize(counted ? rows : 1));
+    SPECTRA_CUDA("memory for the mask", lost.resize(rows));
+    SPECTRA_CUDA("copying probabilities", cudaMemcpy(x.get(), q, cells * sizeof(float), cudaMemcpyHostToDevice));
+    SPECTRA_CUDA("copying capacities", cudaMemcpy(room.get(), capacities, columns * sizeof(int64_t), cudaMemcpyHostToDevice));
+    if (counted)
+        SPECTRA_CUDA("copying the mask", cudaMemcpy(mask.get(), counted, rows, cudaMemcpyHostToDevice));
+    SPECTRA_CUDA("clearing thresholds", cudaMemset(threshold.get(), 0, columns * sizeof(std::uint64_t)));
+    SPECTRA_CUDA("clearing loads", cudaMemset(counts.get(), 0, columns * sizeof(unsigned long long)));
+    SPECTRA_CUDA("clearing flags", cudaMemset(others.get(), 0, sizeof(unsigned long long)));
+    const unsigned char *const counts8 = counted ? mask.get() : nullptr;
+    const auto blocks = static_cast<unsigned>((n + 127) / 128);
+    const int e = static_cast<int>(experts), top = static_cast<int>(k);
+    topKKernel<kMost><<<blocks, 128>>>(x.get(), n, e, top, 1, own.get(), ownWeights.get(), counts.get());
+    for (int again = 1; again != 0;) { // ends: each round but the last raises a threshold past at least one pair
+        SPECTRA_CUDA("clearing loads", cudaMemset(askers.get(), 0, columns * sizeof(unsigned)));
+        SPECTRA_CUDA("clearing flags", cudaMemset(changed.get(), 0, sizeof(int)));
+        askKernel<kMost><<<blocks, 128>>>(x.get(), n, e, top, counts8, threshold.get(), asked.get(), askers.get());
+        refuseKernel<<<static_cast<unsigned>(experts), 256>>>(x.get(), n, e, top, asked.get(), askers.get(), room.get(), threshold.get(), changed.get());
+        SPECTRA_CUDA("a round of the quota", cudaGetLastError());
+        SPECTRA_CUDA("a round of the quota", cudaMemcpy(&again, changed.get(), sizeof(int), cudaMemcpyDeviceToHost));
+    }
+    settleKernel<kMost><<<blocks, 128>>>(x.get(), n, e, top, counts8, threshold.get(), own.get(), ownWeights.get(), ids.get(), w.get(), lost.get(), others.get());
+    SPECTRA_CUDA("the quota", cudaGetLastError());
+    SPECTRA_CUDA("copying experts", cudaMemcpy(chosen, ids.get(), slots * sizeof(int64_t), cudaMemcpyDeviceToHost));
+    SPECTRA_CUDA("copying weights", cudaMemcpy(weights, w.get(), slots * sizeof(float), cudaMemcpyDeviceToHost));
+    SPECTRA_CUDA("copying dropped slots", cudaMemcpy(dropped, lost.get(), rows, cudaMemcpyDeviceToHost));
+    SPECTRA_CUDA("copying the count", cudaMemcpy(fell, others.get(), sizeof(int64_t), cudaMemcpyDeviceToHost));
     return 0;
 }

@@ -4,6 +4,7 @@
 #include "engine/cuda/cudarule.h"
 #include "engine/rule/loads.h"
 #include "engine/rule/selection.h"
+#include "tests/engine/cuda/quotacases.h"
 
 #include <gtest/gtest.h>
 
@@ -73,6 +74,24 @@ TEST_F(Gpu, TopKAndLoadsEqualTheCpuForm)
     EXPECT_EQ(load, expected);
     for (std::size_t i = 0; i < wa.size(); ++i)
         EXPECT_NEAR(wa[i], wb[i], 1e-6f);
+}
+
+TEST_F(Gpu, QuotaEqualsTheCpuForm)
+{
+    for (const test::QuotaCase &c : test::quotaCases()) {
+        SCOPED_TRACE(c.name);
+        const auto a = m_rule->assignQuota(c.q, c.experts, c.k, c.factor, c.counted);
+        ASSERT_TRUE(a.ok()) << a.error().what;
+        test::expectSame(*a, rule::assignQuota(c.q, c.experts, c.k, c.factor, c.counted));
+    }
+    const auto q = scores(20000, 64); // negative values too
+    const auto a = m_rule->assignQuota(q, 64, 4, 1.25);
+    ASSERT_TRUE(a.ok());
+    test::expectSame(*a, rule::assignQuota(q, 64, 4, 1.25));
+    const auto none = m_rule->assignQuota({}, 8, 2, 1);
+    ASSERT_TRUE(none.ok());
+    EXPECT_TRUE(none->experts.empty());
+    EXPECT_FALSE(m_rule->assignQuota(scores(4, 128), 128, 100, 1).ok()) << "k above 64 is refused, not cut";
 }
 
 } // namespace
