@@ -47,7 +47,7 @@ Result<void> upcycle(const Common &common, const Flags &flags)
     std::string text = fmt::format("wrote {} in {:.1f} s\n", flags.output, summary.seconds);
     if (measured)
         text += fmt::format("largest logit difference to the source on {} probe tokens: {:.3g}\n", summary.tokens, summary.maxLogitDifference);
-    if (flags.settings.router == "spectra")
+    if (flags.settings.router.starts_with("spectra")) // or one of its ablations
         text += summary.cvAfter.empty() ? "the router is fresh: random, unbalanced, untrained (--calibrate balances it)\n"
                                         : "the router is balanced by calibration but untrained\n";
     out(text);

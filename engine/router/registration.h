@@ -38,6 +38,9 @@ template <typename R> RouterRegistration registration(RouterInfo info, typename 
         return options;
     };
     info.options = listOptions(R::table(), defaults);
+    info.family = info.name;
+    if constexpr (requires { R::kFamily; })
+        info.family = R::kFamily;
     RouterRegistration entry;
     entry.make = [read, name = info.name](const nlohmann::json &json, const RouterShape &shape, const TensorLookup *lookup,
                                           std::uint64_t seed) -> Result<std::unique_ptr<Router>> {

@@ -6,6 +6,7 @@
 #include "engine/router/spectrarouter.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace spectra {
 
@@ -42,6 +43,7 @@ namespace spectra {
 #define SPECTRA_DECLARE(ENTRY) RouterRegistration ENTRY();
 SPECTRA_ROUTERS(SPECTRA_DECLARE)
 #undef SPECTRA_DECLARE
+std::vector<RouterRegistration> spectraPresetEntries();
 
 RouterRegistration spectraEntry()
 {
@@ -54,6 +56,7 @@ RouterRegistration denseEntry()
 {
     RouterRegistration entry;
     entry.info = {"dense", "No experts: the dense model as it is, a bound for comparisons", "", true, "", {}};
+    entry.info.family = "dense";
     const auto check = [](const nlohmann::json &json) -> Result<void> {
         for (const auto &item : json.items())
             if (item.key() != "type")
@@ -75,11 +78,16 @@ using Entry = RouterRegistration;
 
 const std::vector<Entry> &entries()
 {
-    static const std::vector<Entry> table = {
+    static const std::vector<Entry> table = [] {
+        std::vector<Entry> list = {
 #define SPECTRA_LIST(ENTRY) ENTRY(),
-        SPECTRA_ROUTERS(SPECTRA_LIST)
+            SPECTRA_ROUTERS(SPECTRA_LIST)
 #undef SPECTRA_LIST
-    };
+        };
+        std::vector<Entry> presets = spectraPresetEntries();
+        list.insert(list.begin() + 1, std::make_move_iterator(presets.begin()), std::make_move_iterator(presets.end()));
+        return list;
+    }();
     return table;
 }
 
@@ -216,7 +224,7 @@ Result<std::string> applyRouterSettings(const std::string &optionsJson, const st
             return usageError("option \"" + key + "\" fixes tensor shapes and cannot be changed on a checkpoint", "--set " + setting,
                               "give the router by name to replace it");
         // Stored potentials belong to the ε they were found at: remember it when another one is asked for.
-        if (onCheckpoint && type == "spectra" && key == "sinkhorn_epsilon" && json.contains(key) && json.value("calibrated_epsilon", Json(0)) == Json(0))
+        if (onCheckpoint && entry->info.family == "spectra" && key == "sinkhorn_epsilon" && json.contains(key) && json.value("calibrated_epsilon", Json(0)) == Json(0))
             json["calibrated_epsilon"] = json[key];
         json[key] = value;
     }

@@ -22,6 +22,8 @@ struct RouterNeeds {
     Scope scope = Scope::token;          ///< prefill may be cut into chunks only for `token`
     bool causal = true;                  ///< a token's routing depends on its past only
     bool tokenIds = false, expertWeights = false, expertOutputs = false;
+    bool tokenCounts = false;            ///< setTokenCounts() before the first training step
+    bool tokenEmbeddings = false;        ///< setTokenEmbeddings() before the first training step
     bool recurrentTokens = false;        ///< keeps a state over tokens (token part of RouterState)
     bool recurrentLayers = false;        ///< keeps a state over layers (depth part)
 };
@@ -46,6 +48,7 @@ struct RouterInput {
     int layers = 1;                      ///< L
     bool training = false;
     std::uint64_t seed = 0;              ///< for jitter
+    bool recomputing = false;            ///< the same call once more, for its gradient: what a router keeps of its batches is not added again
     Collective *collective = nullptr;    ///< training in several processes: sums over the batch go through it; nullptr: one process
 };
 
@@ -87,6 +90,8 @@ class Router {
 public:
     virtual ~Router() = default;
     [[nodiscard]] virtual std::string name() const = 0;
+    /// The method that this is a preset of ("spectra" for its ablations); name() where it is none.
+    [[nodiscard]] virtual std::string family() const { return name(); }
     [[nodiscard]] virtual RouterNeeds needs() const = 0;
     /// `capture` says which of the optional tensors are wanted: logits, selection, probabilities, vectors, gru; entropy and
     /// means are formed from them by the caller.
@@ -98,6 +103,13 @@ public:
     /// The targets of the next training pass, for routers that are drawn to cached routing; the others ignore them. Kept until the
     /// next call; undefined tensors: none.
     virtual void setManifold(ManifoldTargets /*targets*/) {}
+    /// How often each token id occurs in the training text, [V] i64, V the vocabulary. A trainer calls it once, before the first step of a
+    /// fresh router whose needs() ask for it; what the router makes of the counts lies in its buffers, and a loaded router no longer asks.
+    /// Every process gives the same counts. Errors (usage): another size, negative counts.
+    [[nodiscard]] virtual Result<void> setTokenCounts(const torch::Tensor & /*counts*/) { return {}; }
+    /// The same with an embedding for each token id, [V,d]: of a trained model (the one that is upcycled, or any other with this
+    /// vocabulary); d need not be the hidden size. Errors: usage (another size), input (an embedding is not finite).
+    [[nodiscard]] virtual Result<void> setTokenEmbeddings(const torch::Tensor & /*embeddings*/) { return {}; }
     virtual void afterOptimizerStep(const std::vector<torch::Tensor> & /*loads*/) {}
     /// Parameters and buffers under their checkpoint names (method page, section 7), e.g. "model.router.gru.weight_ih".
     [[nodiscard]] virtual std::map<std::string, torch::Tensor> parameters() const = 0;
@@ -132,6 +144,7 @@ struct RouterInfo {
     std::vector<RouterOption> options;
     int topK = 0;                        ///< experts per token that the method is defined for; 0: any
     std::vector<std::string> adopts = {}; ///< routers whose trained tensors are this one's: replacing those keeps the weights
+    std::string family = {};             ///< the router that this is a preset of; its own name where it is none
 };
 [[nodiscard]] const std::vector<RouterInfo> &routerRegistry();
 
@@ -143,7 +156,6 @@ using TensorLookup = std::function<Result<torch::Tensor>(const std::string &name
 [[nodiscard]] Result<std::unique_ptr<Router>> makeRouter(const std::string &optionsJson, const RouterShape &shape, std::uint64_t seed);
 /// The same with parameters and buffers from a checkpoint. Errors (input): a tensor is missing or mis-shaped.
 [[nodiscard]] Result<std::unique_ptr<Router>> loadRouter(const std::string &optionsJson, const RouterShape &shape, const TensorLookup &lookup);
-
 /// A router in the place of a checkpoint's own one, with the trained parameters of that where the registry says that it adopts them
 /// (buffers are fresh); an empty pointer where it does not. Errors: as makeRouter() and loadRouter().
 [[nodiscard]] Result<std::unique_ptr<Router>> adoptRouter(const std::string &optionsJson, const std::string &ownJson, const RouterShape &shape,

@@ -36,6 +36,10 @@ const std::vector<OptionField<SpectraOptions>> &spectraOptionTable()
         {"train_sinkhorn_scope", &O::trainSinkhornScope, "the same in training", -inf, inf, false, {"causal", "sequence", "batch", "none"}, false},
         {"expert_choice_routing", &O::expertChoiceRouting, "in training: each expert takes at most its quota of tokens", -inf, inf, false, {}, false},
         {"expert_choice_capacity_factor", &O::capacityFactor, "alpha: quota in units of the fair share", 0, 1000, true, {}, false},
+        {"capacity", &O::capacity,
+         "how the quota's slots, ceil(alpha*N*k) in all, are shared: equally (fixed), or in proportion to max(demand, 1/(2E)) with a running average of "
+         "each expert's share of the top-k before the quota (dynamic)",
+         -inf, inf, false, {"fixed", "dynamic"}, false},
         {"router_jitter_noise", &O::jitterNoise, "in training: router input times U(1-j, 1+j)", 0, 1, false, {}, false},
         {"router_entropy_coef", &O::entropyCoef, "coefficient of the mean entropy of Q in the loss", 0, 1000, false, {}, false},
         {"ortho_loss_coef", &O::orthoLossCoef, "coefficient of the orthogonality loss", 0, 1000, false, {}, false},
@@ -43,7 +47,7 @@ const std::vector<OptionField<SpectraOptions>> &spectraOptionTable()
         {"srip_enabled", &O::srip, "0.7 Frobenius + 0.3 spectral norm (squared) instead of the Frobenius norm alone", -inf, inf, false, {}, false},
         {"so_warmup_steps", &O::soWarmupSteps, "steps over which ortho_loss_coef rises from 0", 0, 1e9, false, {}, false},
         {"so_lambda_max", &O::soLambdaMax, "ceiling of the orthogonality coefficient; -1: ortho_loss_coef", -1, 1000, false, {}, false},
-        {"causal_ema", &O::causalEma, "rho of the running averages of mean expression, potential and speciality penalty", 0, 1, false, {}, false},
+        {"causal_ema", &O::causalEma, "rho of the running averages of mean expression, potential, speciality penalty and demand", 0, 1, false, {}, false},
         {"calibrated_epsilon", &O::calibratedEpsilon, "epsilon at which the stored potentials were found; 0: the present one", 0, 1000, false, {}, false},
     };
     return table;
@@ -71,16 +75,16 @@ Result<void> SpectraOptions::isValid() const
 const std::vector<RouterPreset> &spectraAblations()
 {
     static const std::vector<RouterPreset> presets = {
-        {"-Expression", {"expression=learned"}, "a learned token-independent vector per expert in place of the projector"},
-        {"-Expression-literal", {"expression=literal"}, "degenerate: the routing vectors stand in for the expression vectors, so S = 1 everywhere and routing is a tie"},
-        {"-GRU", {"sequential=linear"}, "a linear map in place of the GRU"},
-        {"-OSR", {"scoring=domain"}, "softmax of the domain score, no transport"},
-        {"-Repulsion", {"osr_repulsion_weight=0"}, "no repulsion between similar experts"},
-        {"-Quota", {"expert_choice_routing=false"}, "no quota in training"},
-        {"-SpecialityPenalty", {"scoring=domain", "speciality_penalty=none"}, "-OSR without its penalty term: compare it with -OSR"},
-        {"-Confidence", {"osr_confidence_penalty=0"}, "no penalty on high similarity"},
-        {"-OrthoConstraint", {"ortho_loss_coef=0", "projector_init=xavier", "projector_orthogonalization=none"}, "nothing keeps expressions orthogonal"},
-        {"-All", {"scoring=linear", "router_entropy_coef=0", "ortho_loss_coef=0"}, "cosine to one vector per expert, softmax, top-k: a Switch-like baseline"},
+        {"-Expression", "spectra-expression", {"expression=learned"}, "a learned token-independent vector per expert in place of the projector"},
+        {"-Expression-literal", "", {"expression=literal"}, "degenerate: the routing vectors stand in for the expression vectors, so S = 1 everywhere and routing is a tie"},
+        {"-GRU", "spectra-gru", {"sequential=linear"}, "a linear map in place of the GRU"},
+        {"-OSR", "spectra-osr", {"scoring=domain"}, "softmax of the domain score, no transport"},
+        {"-Repulsion", "spectra-repulsion", {"osr_repulsion_weight=0"}, "no repulsion between similar experts"},
+        {"-Quota", "spectra-quota", {"expert_choice_routing=false"}, "no quota in training"},
+        {"-SpecialityPenalty", "spectra-speciality_penalty", {"scoring=domain", "speciality_penalty=none"}, "-OSR without its penalty term: compare it with -OSR"},
+        {"-Confidence", "spectra-confidence", {"osr_confidence_penalty=0"}, "no penalty on high similarity"},
+        {"-OrthoConstraint", "spectra-ortho_constraint", {"ortho_loss_coef=0", "projector_init=xavier", "projector_orthogonalization=none"}, "nothing keeps expressions orthogonal"},
+        {"-All", "spectra-all", {"scoring=linear", "router_entropy_coef=0", "ortho_loss_coef=0"}, "cosine to one vector per expert, softmax, top-k: a Switch-like baseline"},
     };
     return presets;
 }

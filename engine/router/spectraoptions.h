@@ -24,6 +24,7 @@ struct SpectraOptions {
     std::string sinkhornScope = "causal", trainSinkhornScope = "batch";
     bool expertChoiceRouting = true;
     double capacityFactor = 1.25;
+    std::string capacity = "fixed";
     double jitterNoise = 0.01;
     double entropyCoef = 0.1, orthoLossCoef = 0.01;
     std::string orthoLossOn = "expression_means";
@@ -42,6 +43,7 @@ struct SpectraOptions {
 /// A named set of settings: an ablation of the method.
 struct RouterPreset {
     std::string name;                    ///< "-Repulsion"
+    std::string router;                  ///< name in the registry, "spectra-repulsion"; empty: settings only
     std::vector<std::string> settings;   ///< "osr_repulsion_weight=0"
     std::string meaning;
 };

@@ -6,7 +6,9 @@
 #include "engine/router/spectratensors.h"
 #include "engine/rule/selection.h"
 
-#include <tuple>
+#include <algorithm>
+#include <span>
+#include <utility>
 
 namespace spectra {
 
@@ -33,6 +35,36 @@ torch::Tensor meanOver(const torch::Tensor &e, const torch::Tensor &rows, std::i
         return e[0];
     const auto counted = rowsOf(e, rows);
     return counted.size(0) > 0 ? counted.mean(0) : torch::zeros_like(e.sum(0));
+}
+
+/// Columns of the k largest of each row, descending, ties to the lower index.
+torch::Tensor chosenColumns(const torch::Tensor &q, std::int64_t k)
+{
+    if (!q.device().is_cpu() || q.scalar_type() != torch::kFloat32)
+        return topKColumns(q, k);
+    const auto rows = q.detach().contiguous();
+    const auto experts = torch::empty({q.size(0), k}, torch::kInt64), weights = torch::empty({q.size(0), k});
+    const auto count = static_cast<std::size_t>(experts.numel());
+    rule::topK({rows.const_data_ptr<float>(), static_cast<std::size_t>(rows.numel())}, q.size(1), k, false, {experts.data_ptr<std::int64_t>(), count},
+               {weights.data_ptr<float>(), count});
+    return experts;
+}
+
+/// The processes that train together, or none.
+Collective *collectiveOf(const RouterInput &input)
+{
+    return input.training && input.collective && input.collective->size() > 1 ? input.collective : nullptr;
+}
+
+/// Column sums of the plan against their share n/E, over all processes.
+double violationOver(const torch::Tensor &q, double total, Collective *collective)
+{
+    if (!collective)
+        return ts::violation(q);
+    auto sums = q.detach().to(torch::kCPU, torch::kFloat64).sum(0);
+    collective->sumInPlace(sums);
+    const double share = total / static_cast<double>(q.size(1));
+    return share > 0 ? (sums / share - 1).abs().max().item<double>() : 0;
 }
 
 } // namespace
@@ -102,9 +134,24 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
     const auto counted = countedRows(input);
     const Vectors v = vectors(input, x, state);
     const auto s = ts::similarity(v.routing, v.expression);
-    const auto batchMean = meanOver(v.expression, counted, n);
+    Collective *const collective = collectiveOf(input);
+    Batch batch;
+    batch.rows = batch.total = static_cast<double>(counted.defined() ? counted.size(0) : n);
+    if (!collective) {
+        batch.mean = meanOver(v.expression, counted, n);
+    } else {
+        // Sums and count of all processes in one go.
+        const bool shared = m_options.expression == "learned";
+        const auto count = torch::full({1}, batch.rows, s.options().requires_grad(false));
+        const auto sums = sumOverProcesses(shared ? count : torch::cat({rowsOf(v.expression, counted).sum(0).view({-1}), count}), collective);
+        batch.total = sums[-1].item<double>();
+        batch.mean = shared ? v.expression[0] : sums.slice(0, 0, -1).view({m_shape.experts, m_options.routerDim}) / std::max(batch.total, 1.0);
+    }
     const std::string &scope = input.training ? m_options.trainSinkhornScope : m_options.sinkhornScope;
     const bool osr = m_options.scoring == "osr", transports = scope == "batch" || scope == "sequence";
+    // One transport for all processes; each sequence lies in one process.
+    const bool together = scope == "batch" || (!collective && input.offsets.size() == 2);
+    Collective *const joint = scope == "batch" ? collective : nullptr;
 
     // One group is what is transported (or penalised) together.
     std::vector<std::pair<std::int64_t, std::int64_t>> groups;
@@ -117,7 +164,7 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
     torch::Tensor potentialSum, penaltySum;
     double potentialRows = 0;
     for (const auto &[begin, end] : groups) {
-        if (begin == end)
+        if (begin == end && !joint)
             continue;
         const auto sg = s.slice(0, begin, end);
         torch::Tensor rows;
@@ -126,17 +173,18 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
         const auto countedCount = static_cast<double>(rows.defined() ? rows.size(0) : end - begin);
         if (osr) {
             const auto e = v.expression.size(0) == 1 ? v.expression : v.expression.slice(0, begin, end);
-            const auto mean = transports ? (groups.size() == 1 ? batchMean : meanOver(e, rows, end - begin)) : layer.meanExpression;
+            const auto mean = transports ? (together ? batch.mean : meanOver(e, rows, end - begin)) : layer.meanExpression;
             const auto cost = ts::osrCost(sg, ts::repulsion(ts::gram(mean)), m_options.repulsionWeight, m_options.confidencePenalty,
                                           m_options.confidenceThreshold);
             torch::Tensor g;
             if (transports)
-                g = ts::sinkhornPotential(rowsOf(cost, rows), epsilon, m_options.sinkhornIterations, m_options.logSinkhorn);
+                g = ts::sinkhornPotential(rowsOf(cost, rows), epsilon, m_options.sinkhornIterations, m_options.logSinkhorn,
+                                          joint ? batch.total : countedCount, joint);
             else
                 g = scope == "causal" ? inferencePotential(layer) : torch::zeros_like(layer.potential);
             const auto q = ts::plan(cost, g, epsilon, m_options.logSinkhorn);
             if (transports) {
-                step.violation = std::max(step.violation, ts::violation(rowsOf(q, rows)));
+                step.violation = std::max(step.violation, violationOver(rowsOf(q, rows), batch.total, joint));
                 const auto centred = (g - g.mean()).detach() * countedCount;
                 potentialSum = potentialSum.defined() ? potentialSum + centred : centred;
                 potentialRows += countedCount;
@@ -148,7 +196,7 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
             if (m_options.specialityPenalty != "none") {
                 p = layer.penalty;
                 if (transports) {
-                    p = ts::specialityPenalty(rowsOf(v.routing.slice(0, begin, end), rows), m_options.specialityPenalty);
+                    p = penaltyOver(rowsOf(v.routing.slice(0, begin, end), rows), joint ? batch.total : countedCount, joint);
                     const auto weighted = p.detach() * countedCount;
                     penaltySum = penaltySum.defined() ? penaltySum + weighted : weighted;
                     potentialRows += countedCount;
@@ -171,23 +219,39 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
     if (capture.has(Field::gru) || capture.has(Field::gruPca))
         step.gruState = v.state;
     select(step, input, q);
-    if (input.training) {
-        addLosses(step, input, rowsOf(q, counted), batchMean);
-        if (!potentialSum.defined() && osr && scope != "batch" && scope != "sequence") {
-            // causal training moves the mean expression only: there is no transport that would give potentials
-            keepAverages(layer, batchMean, {}, {}, static_cast<double>(counted.defined() ? counted.size(0) : n));
-        } else {
-            torch::Tensor penalty = penaltySum;
-            double rows = potentialRows;
-            if (!osr) {
-                rows = static_cast<double>(counted.defined() ? counted.size(0) : n);
-                if (!penalty.defined() && m_options.specialityPenalty != "none")
-                    penalty = ts::specialityPenalty(rowsOf(v.routing, counted), m_options.specialityPenalty).detach() * rows;
-            }
-            keepAverages(layer, batchMean, potentialSum, penalty, rows);
-        }
+    if (!input.training)
+        return step;
+    addLosses(step, input, rowsOf(q, counted), batch);
+    if (input.recomputing)
+        return step;
+    Sums sums;
+    sums.rows = batch.rows;
+    if (osr && transports) {
+        sums.potential = potentialSum;
+        sums.transported = potentialRows;
+    } else if (!osr && m_options.specialityPenalty != "none") {
+        sums.penalty = penaltySum;
+        if (!penaltySum.defined())
+            sums.penalty = ts::specialityPenalty(rowsOf(v.routing, counted), m_options.specialityPenalty).detach() * batch.rows;
     }
+    if (m_options.capacity == "dynamic")
+        sums.demand = demandOf(rowsOf(q, counted));
+    keepAverages(layer, batch, std::move(sums), collective);
     return step;
+}
+
+torch::Tensor SpectraRouter::penaltyOver(const torch::Tensor &routing, double total, Collective *collective) const
+{
+    const auto p = ts::specialityPenalty(routing, m_options.specialityPenalty);
+    if (!collective)
+        return p;
+    // The vanishing term keeps a process without rows in the graph, so that all of them meet in the backward pass.
+    return sumOverProcesses(p * static_cast<double>(routing.size(0)) + 0 * routing.sum(), collective) / std::max(total, 1.0);
+}
+
+torch::Tensor SpectraRouter::demandOf(const torch::Tensor &q) const
+{
+    return torch::bincount(chosenColumns(q, m_shape.topK).view({-1}), {}, m_shape.experts).to(torch::kCPU, torch::kFloat64);
 }
 
 void SpectraRouter::select(RoutingStep &step, const RouterInput &input, const torch::Tensor &q) const
@@ -196,29 +260,42 @@ void SpectraRouter::select(RoutingStep &step, const RouterInput &input, const to
     const bool quota = input.training && m_options.expertChoiceRouting;
     if (quota) {
         const auto host = q.detach().to(torch::kCPU, torch::kFloat32).contiguous();
+        const std::span<const float> values{host.const_data_ptr<float>(), static_cast<std::size_t>(n * e)};
         torch::Tensor mask;
         std::span<const std::uint8_t> counts;
+        std::int64_t rows = n;
         if (input.mask.defined()) {
             mask = input.mask.to(torch::kCPU, torch::kUInt8).contiguous();
             counts = {mask.const_data_ptr<std::uint8_t>(), static_cast<std::size_t>(n)};
+            rows = input.mask.sum().item<std::int64_t>();
         }
-        const auto result = rule::assignQuota({host.const_data_ptr<float>(), static_cast<std::size_t>(n * e)}, e, k, m_options.capacityFactor, counts);
-        step.experts = torch::tensor(result.experts, torch::kInt64).view({n, k}).to(q.device());
-        step.dropped = torch::tensor(result.dropped, torch::kUInt8).to(q.device());
+        rule::QuotaResult result;
+        if (m_options.capacity == "dynamic") {
+            const auto demand = m_layers[static_cast<std::size_t>(input.layer)].demand.to(torch::kCPU, torch::kFloat64).contiguous();
+            const auto capacities = rule::demandCapacities(m_options.capacityFactor, rows, k, {demand.const_data_ptr<double>(), static_cast<std::size_t>(e)});
+            result = rule::assignQuota(values, k, capacities, counts);
+        } else {
+            result = rule::assignQuota(values, e, k, m_options.capacityFactor, counts);
+        }
+        step.experts = torch::from_blob(result.experts.data(), {n, k}, torch::kInt64).clone().to(q.device());
+        step.dropped = torch::from_blob(result.dropped.data(), {n}, torch::kUInt8).clone().to(q.device());
         step.fellBack = result.fellBack;
     } else {
-        // A stable sort, because topk() promises no order among equals and ties go to the lower index.
-        step.experts = std::get<1>(torch::sort(q.detach(), true, -1, true)).slice(1, 0, k).contiguous();
+        step.experts = chosenColumns(q, k);
     }
     const auto present = step.experts >= 0;
     const auto weights = q.gather(1, step.experts.clamp_min(0)) * present;
     step.weights = weights / weights.sum(-1, true).clamp_min(1e-30);
 }
 
-void SpectraRouter::addLosses(RoutingStep &step, const RouterInput &input, const torch::Tensor &q, const torch::Tensor &batchMean) const
+void SpectraRouter::addLosses(RoutingStep &step, const RouterInput &input, const torch::Tensor &q, const Batch &batch) const
 {
-    if (m_options.entropyCoef > 0)
-        step.losses["entropy"] = m_options.entropyCoef * ts::meanEntropy(q);
+    if (m_options.entropyCoef > 0) {
+        auto entropy = m_options.entropyCoef * ts::meanEntropy(q);
+        if (const Collective *collective = collectiveOf(input)) // this process's share of the mean over all rows, times the number of processes
+            entropy = entropy * (batch.rows * collective->size() / std::max(batch.total, 1.0));
+        step.losses["entropy"] = entropy;
+    }
     const double coefficient = orthoCoefficient();
     if (coefficient <= 0)
         return;
@@ -227,25 +304,41 @@ void SpectraRouter::addLosses(RoutingStep &step, const RouterInput &input, const
         const auto product = w.size(0) <= w.size(1) ? w.matmul(w.t()) : w.t().matmul(w);
         step.losses["ortho"] = coefficient * (product - torch::eye(product.size(0), product.options())).square().sum();
     } else {
-        const auto g = ts::gram(batchMean);
+        const auto g = ts::gram(batch.mean);
         step.losses["ortho"] = coefficient * ts::orthoLoss(g - torch::eye(g.size(0), g.options()), m_options.srip);
     }
 }
 
-void SpectraRouter::keepAverages(Layer &layer, const torch::Tensor &batchMean, const torch::Tensor &potential, const torch::Tensor &penalty,
-                                 double rows) const
+void SpectraRouter::keepAverages(Layer &layer, const Batch &batch, Sums sums, Collective *collective) const
 {
+    const torch::NoGradGuard noGrad;
+    const std::int64_t e = m_shape.experts;
+    if (collective) {
+        // In one go: [potential E | rows transported | penalty E or 1 | demand E]. The mean expression is that of all processes already.
+        const auto host = torch::TensorOptions(torch::kFloat64);
+        const auto part = [&](const torch::Tensor &t, std::int64_t size) { return t.defined() ? t.detach().to(torch::kCPU, torch::kFloat64).view({-1}) : torch::zeros({size}, host); };
+        const std::int64_t penalties = layer.penalty.defined() ? layer.penalty.numel() : 0;
+        auto all = torch::cat({part(sums.potential, e), torch::full({1}, sums.transported, host), part(sums.penalty, penalties), part(sums.demand, e)});
+        collective->sumInPlace(all);
+        sums.potential = all.slice(0, 0, e).to(batch.mean.device(), batch.mean.scalar_type());
+        sums.transported = all[e].item<double>();
+        if (penalties > 0)
+            sums.penalty = all.slice(0, e + 1, e + 1 + penalties).to(layer.penalty.device(), layer.penalty.scalar_type());
+        if (m_options.capacity == "dynamic")
+            sums.demand = all.slice(0, -e);
+        sums.rows = batch.total;
+    }
     const auto add = [](torch::Tensor &sum, double &weight, const torch::Tensor &value, double w) {
+        if (!value.defined() || w <= 0)
+            return;
         sum = sum.defined() ? sum + value : value;
         weight += w;
     };
-    if (rows <= 0)
-        return;
-    add(layer.meanSum, layer.meanWeight, batchMean.detach() * rows, rows);
-    if (potential.defined())
-        add(layer.potentialSum, layer.potentialWeight, potential, rows);
-    if (penalty.defined())
-        add(layer.penaltySum, layer.penaltyWeight, penalty, rows);
+    add(layer.meanSum, layer.meanWeight, batch.mean.detach() * sums.rows, sums.rows);
+    add(layer.potentialSum, layer.potentialWeight, sums.potential, sums.transported);
+    add(layer.penaltySum, layer.penaltyWeight, sums.penalty, sums.rows);
+    if (sums.demand.defined())
+        add(layer.demandSum, layer.demandWeight, sums.demand, sums.demand.sum().item<double>());
 }
 
 } // namespace spectra

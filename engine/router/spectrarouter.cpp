@@ -12,7 +12,8 @@ namespace spectra {
 
 namespace ts = tensors;
 
-SpectraRouter::SpectraRouter(SpectraOptions options, RouterShape shape) : m_options(std::move(options)), m_shape(std::move(shape))
+SpectraRouter::SpectraRouter(std::string name, SpectraOptions options, RouterShape shape)
+    : m_name(std::move(name)), m_options(std::move(options)), m_shape(std::move(shape))
 {
     const std::size_t layers = m_shape.moeLayers.size();
     m_layers.resize(layers);
@@ -84,6 +85,8 @@ std::vector<SpectraRouter::Named> SpectraRouter::namedBuffers()
             list.push_back({prefix + "potential", &m_layers[l].potential, {e}});
         if (m_options.scoring == "domain" && m_options.specialityPenalty != "none")
             list.push_back({prefix + "speciality_penalty", &m_layers[l].penalty, {m_options.specialityPenalty == "global" ? 1 : e}});
+        if (m_options.capacity == "dynamic")
+            list.push_back({prefix + "demand", &m_layers[l].demand, {e}, 1.0 / static_cast<double>(e), true});
     }
     return list;
 }
@@ -121,13 +124,20 @@ void SpectraRouter::initialise(std::uint64_t seed)
     for (const Named &parameter : namedParameters())
         parameter.tensor->set_requires_grad(true);
     for (const Named &buffer : namedBuffers())
-        *buffer.tensor = torch::zeros(buffer.shape);
+        *buffer.tensor = torch::full(buffer.shape, buffer.fresh, torch::kFloat32);
 }
 
 Result<void> SpectraRouter::load(const TensorLookup &lookup)
 {
     const torch::NoGradGuard noGrad;
     const auto fetch = [&](const Named &named, bool parameter) -> Result<void> {
+        if (named.optional) {
+            SPECTRA_TRY(const auto found, lookup(named.name, named.shape));
+            if (!found.defined()) {
+                *named.tensor = torch::full(named.shape, named.fresh, torch::kFloat32);
+                return {};
+            }
+        }
         SPECTRA_TRY(const auto tensor, storedTensor(lookup, named.name, named.shape));
         *named.tensor = tensor.clone().set_requires_grad(parameter);
         return {};
@@ -157,7 +167,7 @@ std::map<std::string, torch::Tensor> SpectraRouter::buffers() const
 
 std::string SpectraRouter::options() const
 {
-    return writeOptions("spectra", m_options, spectraOptionTable());
+    return writeOptions(m_name, m_options, spectraOptionTable());
 }
 
 torch::Tensor SpectraRouter::linearWeights(int layer) const
@@ -173,8 +183,8 @@ void SpectraRouter::to(torch::Device device)
     for (const Named &named : namedBuffers())
         *named.tensor = named.tensor->to(device);
     for (Layer &layer : m_layers) {
-        layer.meanSum = layer.potentialSum = layer.penaltySum = torch::Tensor();
-        layer.meanWeight = layer.potentialWeight = layer.penaltyWeight = 0;
+        layer.meanSum = layer.potentialSum = layer.penaltySum = layer.demandSum = torch::Tensor();
+        layer.meanWeight = layer.potentialWeight = layer.penaltyWeight = layer.demandWeight = 0;
     }
     m_fast.reset();
 }
@@ -233,6 +243,9 @@ void SpectraRouter::afterOptimizerStep(const std::vector<torch::Tensor> & /*load
         blend(layer.meanExpression, layer.meanSum, layer.meanWeight);
         blend(layer.potential, layer.potentialSum, layer.potentialWeight);
         blend(layer.penalty, layer.penaltySum, layer.penaltyWeight);
+        if (layer.demandSum.defined())
+            layer.demandSum = layer.demandSum.to(layer.demand.device(), layer.demand.scalar_type());
+        blend(layer.demand, layer.demandSum, layer.demandWeight);
     }
     ++m_step;
 }

@@ -53,7 +53,8 @@ std::string keyOf(const ModelSpec &spec, const std::filesystem::path &path)
 Result<std::string> routerJsonFor(const std::string &router, const std::vector<std::string> &settings)
 {
     SPECTRA_TRY(std::string json, defaultRouterOptions(router));
-    if (router == "spectra") {
+    const auto &registry = routerRegistry();
+    if (std::any_of(registry.begin(), registry.end(), [&](const RouterInfo &info) { return info.name == router && info.family == "spectra"; })) {
         // An upcycled model's router is fresh: the smaller of the two sizes of the method's drafts keeps it cheap.
         SPECTRA_TRY(json, applyRouterSettings(json, {"router_dim=32"}, false));
     }

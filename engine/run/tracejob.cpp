@@ -77,7 +77,7 @@ Result<void> checkCausality(const Model &model, bool allowed)
     if (model.causal() || allowed)
         return {};
     return usageError("the router's choices depend on later tokens", "router",
-                      model.router()->name() == "spectra" ? "set sinkhorn_scope=causal, or give --allow-noncausal to run it all the same"
+                      model.router()->family() == "spectra" ? "set sinkhorn_scope=causal, or give --allow-noncausal to run it all the same"
                                                            : "give --allow-noncausal to run it all the same, or use another router");
 }
 
@@ -201,8 +201,8 @@ Result<TraceSpec> traceSpecFor(LoadedModel &loaded, const ModelSpec &modelSpec, 
     if (const Router *router = model.router()) {
         m.router = router->name();
         const auto options = nlohmann::json::parse(router->options(), nullptr, false);
-        m.scoreFunction = router->name() == "spectra" ? "cosine" : "softmax";
-        if (router->name() == "spectra" && options.is_object()) {
+        m.scoreFunction = router->family() == "spectra" ? "cosine" : "softmax";
+        if (router->family() == "spectra" && options.is_object()) {
             m.sinkhornScope = options.value("sinkhorn_scope", "causal");
             m.gruAxis = options.value("gru_axis", "sequence");
             m.sinkhornEpsilon = options.value("sinkhorn_epsilon", 0.05);

@@ -21,7 +21,7 @@ Result<std::vector<LayerBuffers>> buffersOf(const Model &model)
         return usageError(what, "calibrate", "Calibration finds the column potentials of causal SPECTRA routing: scoring osr, sinkhorn_scope causal");
     };
     const Router *const router = model.router();
-    if (!router || router->name() != "spectra")
+    if (!router || router->family() != "spectra")
         return refuse("only a SPECTRA router can be calibrated");
     const nlohmann::json options = nlohmann::json::parse(router->options(), nullptr, false);
     if (options.value("scoring", "") != "osr")

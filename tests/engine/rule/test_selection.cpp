@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 namespace spectra::rule {
 namespace {
@@ -135,6 +137,91 @@ TEST(Quota, NeverExceedsCapacityAndWastesNoSlot)
         }
         for (const auto l : load)
             EXPECT_LE(l, r.capacity);
+    }
+}
+
+/// The rule as it is worded: every pair in order, compared one with another.
+Ids worded(const std::vector<float> &q, std::int64_t e, std::int64_t k, const Ids &capacities)
+{
+    const std::int64_t n = static_cast<std::int64_t>(q.size()) / e;
+    Ids chosen(static_cast<std::size_t>(n * k), -1), held(static_cast<std::size_t>(n), 0), taken(static_cast<std::size_t>(e), 0);
+    std::vector<bool> seen(q.size(), false);
+    for (std::size_t step = 0; step < q.size(); ++step) {
+        std::size_t best = q.size();
+        for (std::size_t i = 0; i < q.size(); ++i)
+            if (!seen[i] && (best == q.size() || q[i] > q[best]))
+                best = i;
+        seen[best] = true;
+        const std::size_t t = best / static_cast<std::size_t>(e), i = best % static_cast<std::size_t>(e);
+        if (taken[i] < capacities[i] && held[t] < k) {
+            chosen[t * static_cast<std::size_t>(k) + static_cast<std::size_t>(held[t]++)] = static_cast<std::int64_t>(i);
+            ++taken[i];
+        }
+    }
+    return chosen;
+}
+
+TEST(Quota, OwnCapacitiesEqualTheRuleAsWorded)
+{
+    Random random(21);
+    for (int round = 0; round < 60; ++round) {
+        const std::int64_t n = 1 + static_cast<std::int64_t>(random.uniform() * 20), e = 2 + round % 5, k = 1 + round % 2;
+        std::vector<float> q(static_cast<std::size_t>(n * e));
+        for (float &v : q) // ties, zeros of both signs and negative values among them
+            v = round % 3 == 0 ? std::round(static_cast<float>(random.uniform()) * 4 - 1) / 4 : static_cast<float>(random.uniform() * 2 - 0.5);
+        q[0] = -0.0f;
+        Ids capacities(static_cast<std::size_t>(e));
+        for (auto &c : capacities)
+            c = static_cast<std::int64_t>(random.uniform() * static_cast<double>(n));
+        const auto r = assignQuota(q, k, capacities);
+        EXPECT_EQ(r.experts, worded(q, e, k, capacities)) << "round " << round;
+        std::int64_t empty = 0;
+        for (const auto dropped : r.dropped)
+            empty += dropped;
+        EXPECT_EQ(empty, std::count(r.experts.begin(), r.experts.end(), -1));
+    }
+}
+
+TEST(Quota, OneCapacityForAllIsTheSameAsAFactor)
+{
+    Random random(22);
+    std::vector<float> q(300 * 6);
+    for (float &v : q)
+        v = static_cast<float>(random.uniform());
+    const Ids capacities(6, quotaCapacity(1.1, 300, 6, 2));
+    const auto a = assignQuota(q, 6, 2, 1.1), b = assignQuota(q, 2, capacities);
+    EXPECT_EQ(a.experts, b.experts);
+    EXPECT_EQ(a.weights, b.weights);
+    EXPECT_EQ(a.capacity, b.capacity);
+    EXPECT_EQ(a.fellBack, b.fellBack);
+}
+
+TEST(Quota, CapacitiesByDemandSumToAllSlotsAndStarveNobody)
+{
+    const std::vector<double> even(4, 0.25);
+    EXPECT_THAT(demandCapacities(1.25, 16, 2, even), ElementsAre(10, 10, 10, 10));
+    EXPECT_THAT(demandCapacities(1.0, 5, 1, even), ElementsAre(2, 1, 1, 1)) << "whole slots by largest remainder, ties to the lower index";
+    // floor 1/8: shares 0.7, 0.2, 0.125, 0.125 of 1.15, of 46 slots
+    const std::vector<double> skewed = {0.7, 0.2, 0.1, 0.0};
+    EXPECT_THAT(demandCapacities(1.0, 23, 2, skewed), ElementsAre(28, 8, 5, 5));
+    const std::vector<double> odd = {std::nan(""), -1, std::numeric_limits<double>::infinity(), 1};
+    const auto c = demandCapacities(1.0, 10, 1, odd);
+    EXPECT_EQ(std::accumulate(c.begin(), c.end(), std::int64_t{0}), 10);
+    EXPECT_EQ(c[0], c[1]);
+
+    Random random(23);
+    for (int round = 0; round < 200; ++round) {
+        const std::int64_t e = 1 + static_cast<std::int64_t>(random.uniform() * 20), n = static_cast<std::int64_t>(random.uniform() * 500);
+        std::vector<double> demand(static_cast<std::size_t>(e));
+        double sum = 0;
+        for (double &d : demand)
+            sum += d = std::pow(random.uniform(), 6);
+        for (double &d : demand)
+            d /= sum;
+        const auto capacities = demandCapacities(1.25, n, 2, demand);
+        const std::int64_t slots = quotaCapacity(1.25, n, 1, 2);
+        EXPECT_EQ(std::accumulate(capacities.begin(), capacities.end(), std::int64_t{0}), slots);
+        EXPECT_GE(*std::min_element(capacities.begin(), capacities.end()), slots / (3 * e));
     }
 }
 
