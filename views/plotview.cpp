@@ -321,10 +321,10 @@ void PlotView::paintNames(QPainter &p, const Frame &f, const Theme &theme) const
             continue;
         const QPointF c = f.at(s.x[0], s.y[0]);
         const double w = textWidth(theme.small, s.label) + 2;
-        // Right, left, above, below: the first place that is free and inside.
-        const QRectF places[] = {{c.x() + gap, c.y() - h / 2, w, h},     {c.x() - gap - w, c.y() - h / 2, w, h}, {c.x() - w / 2, c.y() - gap - h, w, h},
-                                 {c.x() - w / 2, c.y() + gap, w, h},     {c.x() + gap, c.y() - h * 1.3, w, h},   {c.x() + gap, c.y() + h * 0.3, w, h},
-                                 {c.x() - gap - w, c.y() - h * 1.3, w, h}, {c.x() - gap - w, c.y() + h * 0.3, w, h}};
+        // Between the bars' arms first, then beside and above: the first place that is free and inside.
+        const double near = gap * 0.5;
+        const QRectF places[] = {{c.x() + near, c.y() - near - h, w, h}, {c.x() + near, c.y() + near, w, h},   {c.x() - near - w, c.y() - near - h, w, h}, {c.x() - near - w, c.y() + near, w, h},
+                                 {c.x() + gap, c.y() - h / 2, w, h},     {c.x() - gap - w, c.y() - h / 2, w, h}, {c.x() - w / 2, c.y() - gap - h, w, h},    {c.x() - w / 2, c.y() + gap, w, h}};
         for (const QRectF &place : places) {
             if (!f.plot.adjusted(-1, -h, theme.em() * 0.6, 1).contains(place) || std::any_of(taken.begin(), taken.end(), [&](const QRectF &t) { return t.intersects(place); }))
                 continue;
