@@ -219,16 +219,19 @@ private:
         m_report.cells[i].state = CellState::running;
         SPECTRA_CHECK(writeStatus(i));
         std::error_code ignored;
-        const bool there = fs::exists(folder, ignored);
+        // A run that was killed before its folder was whole has nothing to go on with.
+        const bool begun = !m_begunAnew[i] && fs::exists(folder / "config.json", ignored) && fs::exists(folder / "manifest.json", ignored);
+        if (!begun)
+            fs::remove_all(folder, ignored);
         ProcessOptions process;
         process.program = m_options.program;
         process.arguments = m_options.arguments;
         for (const std::string &word : {configFile(m_folder, cell).string(), std::string("-o"), folder.string(), std::string("--threads"), std::to_string(m_options.threads), std::string("--quiet")})
             process.arguments.push_back(word);
-        if (there)
-            process.arguments.emplace_back(m_begunAnew[i] ? "--overwrite" : "--resume");
+        if (begun)
+            process.arguments.emplace_back("--resume");
         process.errors = m_folder / "logs" / (cell.id + ".txt");
-        process.append = there && !m_begunAnew[i];
+        process.append = begun;
         process.keepOpen = m_lock;
         SPECTRA_TRY(auto child, ChildProcess::start(process));
         m_running.push_back({i, std::move(child)});

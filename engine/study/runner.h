@@ -9,7 +9,8 @@
 
 namespace spectra::study {
 
-/// How the runs of a study are done. A run is `PROGRAM ARGUMENTS… CONFIG -o FOLDER --threads N [--resume | --overwrite]`.
+/// How the runs of a study are done. A run is `PROGRAM ARGUMENTS… CONFIG -o FOLDER --threads N [--resume]`: with --resume
+/// where FOLDER holds a run that was begun (config.json and manifest.json are there), else into no folder.
 struct SweepOptions {
     std::filesystem::path program;   ///< this program itself; tests put a script here
     std::vector<std::string> arguments = {"train"};

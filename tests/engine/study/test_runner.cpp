@@ -20,6 +20,7 @@ using study::CellState;
 using study::SweepOptions;
 using study::SweepReport;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr const char *kChild = R"(#!/bin/sh
 config=$2; out=$4
@@ -31,6 +32,8 @@ if [ "$3" = --dry-run ]; then
 fi
 echo "$(basename "$out") $*" >> "$here/calls.txt"
 mkdir -p "$out"
+if type torn && [ ! -e "$here/mended" ]; then echo half > "$out/tokenizer.json"; kill -9 $$; fi
+cp "$config" "$out/config.json"; echo '{}' > "$out/manifest.json"
 echo "+" >> "$here/alive.txt"
 if type fails && [ ! -e "$here/mended" ]; then
     echo 'step 6: fine' >&2; echo 'error: loss is not finite: step 7' >&2; echo 'hint: a lower rate' >&2; exit 1
@@ -44,7 +47,6 @@ if type slow; then
 fi
 if type nap; then sleep 0.15; fi
 echo "-" >> "$here/alive.txt"
-cp "$config" "$out/config.json"
 echo '{"step": 9, "loss": 3.5}' > "$out/log.jsonl"
 echo '{"held_out_loss": 3.5}' > "$out/result.json"
 )";
@@ -157,7 +159,20 @@ TEST_F(Runner, runsOfAnotherConfigurationAreNotMixedIn)
     ASSERT_TRUE(sweep());
     ASSERT_EQ(calls().size(), 3u);
     EXPECT_THAT(calls()[2], HasSubstr("other_s0"));
-    EXPECT_THAT(calls()[2], HasSubstr("--overwrite"));
+    EXPECT_THAT(calls()[2], Not(HasSubstr("--resume")));
+}
+
+TEST_F(Runner, aRunKilledBeforeItsFolderWasWholeIsBegunAnew)
+{
+    plan({"torn"}, {0});
+    ASSERT_TRUE(sweep());
+    EXPECT_TRUE(fs::exists(at("study/cells/torn_s0/tokenizer.json")));
+    m_options.resume = true;
+    write(at("study/mended"), "");
+    const auto report = sweep();
+    EXPECT_EQ(report->count(CellState::done), 1u);
+    EXPECT_THAT(calls().back(), Not(HasSubstr("--resume")));
+    EXPECT_FALSE(fs::exists(at("study/cells/torn_s0/tokenizer.json")));
 }
 
 TEST_F(Runner, foreignFoldersAreLeftAlone)
