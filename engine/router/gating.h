@@ -34,7 +34,9 @@ void choose(RoutingStep &step, const torch::Tensor &selection, const torch::Tens
 [[nodiscard]] torch::Tensor countedRows(const torch::Tensor &t, const RouterInput &input);
 
 /// Load-balancing loss E·Σ_e f_e P_e, with f_e the share of the assignments that expert e got and P_e the mean probability
-/// (Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6, for k slots: 1 at balance whatever k). Counted rows only.
+/// (Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6, for k slots: 1 at balance whatever k). Counted rows only. In several
+/// processes this loss and those below are formed of a process's own rows, as data-parallel training of these methods has it; being products
+/// of means, their average over processes is not that of one process with the whole batch.
 [[nodiscard]] torch::Tensor balanceLoss(const torch::Tensor &probabilities, const torch::Tensor &experts, const RouterInput &input);
 /// The same formed in every sequence and averaged over those with counted rows.
 [[nodiscard]] torch::Tensor sequenceBalanceLoss(const torch::Tensor &probabilities, const torch::Tensor &experts, const RouterInput &input);

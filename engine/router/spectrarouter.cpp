@@ -248,6 +248,7 @@ void SpectraRouter::afterOptimizerStep(const std::vector<torch::Tensor> & /*load
         blend(layer.demand, layer.demandSum, layer.demandWeight);
     }
     ++m_step;
+    m_fast.reset(); // an optimiser may write past the version counts that tell the packed weights' age
 }
 
 RoutingStep SpectraRouter::route(const RouterInput &input, RouterState &state, Capture capture)

@@ -16,7 +16,7 @@ namespace spectra::rule {
 namespace {
 
 /// Recurrent weights above this leave a core's own cache between steps, so that each thread should hold a part of them only.
-constexpr std::int64_t kOwnCache = 3 << 20;
+constexpr std::int64_t kOwnCache = 2 << 20;
 
 /// Gates of units 0..n: the blocks of gi lie `giBlock` apart, those of gh `ghBlock`. `gates`: r, z, n and gh_n, `width` apart.
 SPECTRA_HOT void gatesForward(const float *__restrict gi, std::int64_t giBlock, const float *__restrict gh, std::int64_t ghBlock,
