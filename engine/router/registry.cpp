@@ -34,6 +34,10 @@ namespace spectra {
     X(baseEntry)                                                                                                                          \
     X(sparseMixerEntry)                                                                                                                   \
     X(lprEntry)                                                                                                                           \
+    X(ermoeLikeEntry)                                                                                                                     \
+    X(emoeLikeEntry)                                                                                                                      \
+    X(domainGmmEntry)                                                                                                                     \
+    X(maxScoreLikeEntry)                                                                                                                  \
     X(stableMoeEntry)                                                                                                                     \
     X(specializationEntry)                                                                                                                \
     X(romaEntry)                                                                                                                          \
