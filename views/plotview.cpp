@@ -322,7 +322,7 @@ void PlotView::paintNames(QPainter &p, const Frame &f, const Theme &theme) const
         const QPointF c = f.at(s.x[0], s.y[0]);
         const double w = textWidth(theme.small, s.label) + 2;
         // Between the bars' arms first, then beside and above: the first place that is free and inside.
-        const double near = gap * 0.5;
+        const double near = gap * 0.75;
         const QRectF places[] = {{c.x() + near, c.y() - near - h, w, h}, {c.x() + near, c.y() + near, w, h},   {c.x() - near - w, c.y() - near - h, w, h}, {c.x() - near - w, c.y() + near, w, h},
                                  {c.x() + gap, c.y() - h / 2, w, h},     {c.x() - gap - w, c.y() - h / 2, w, h}, {c.x() - w / 2, c.y() - gap - h, w, h},    {c.x() - w / 2, c.y() + gap, w, h}};
         for (const QRectF &place : places) {

@@ -241,6 +241,29 @@ TEST_F(Runner, twoSweepsNeverWorkInOneFolder)
     EXPECT_TRUE(sweep()) << "free again";
 }
 
+TEST_F(Runner, aChildHoldsTheLockAsLongAsItLives)
+{
+    write(at("wait.sh"), "#!/bin/sh\nwhile [ ! -e \"$1\" ]; do sleep 0.02; done\n");
+    fs::permissions(at("wait.sh"), fs::perms::owner_all);
+    std::optional<study::ChildProcess> child;
+    {
+        const auto lock = study::FolderLock::take(m_folder);
+        ASSERT_TRUE(lock);
+        study::ProcessOptions options;
+        options.program = at("wait.sh");
+        options.arguments = {at("go").string()};
+        options.errors = at("log.txt");
+        options.keepOpen = lock->descriptor();
+        auto started = study::ChildProcess::start(options);
+        ASSERT_TRUE(started);
+        child.emplace(std::move(*started));
+    }
+    EXPECT_FALSE(study::FolderLock::take(m_folder).ok()) << "the sweep is gone, its run is not";
+    write(at("go"), "");
+    EXPECT_TRUE(waitFor([&] { return child->poll().has_value(); }));
+    EXPECT_TRUE(study::FolderLock::take(m_folder).ok());
+}
+
 TEST_F(Runner, aKilledSweepTakesItsChildrenAlongAndCanGoOn)
 {
     plan({"good", "slow"}, {0});
