@@ -19,6 +19,8 @@ add_library(spectra_hdf5 INTERFACE)
 target_include_directories(spectra_hdf5 SYSTEM INTERFACE ${HDF5_INCLUDE_DIRS})
 target_link_libraries(spectra_hdf5 INTERFACE ${HDF5_C_LIBRARIES} ${HDF5_HL_LIBRARIES})
 find_package(TorchWheel REQUIRED)
+find_package(MPI COMPONENTS CXX)
+set(SPECTRA_HAVE_MPI ${MPI_CXX_FOUND})
 find_package(Qt6 6.4 REQUIRED COMPONENTS Core Gui Widgets Concurrent Svg)
 
 if(SPECTRA_TESTS)

@@ -24,13 +24,13 @@ namespace spectra::cli {
 namespace {
 
 /// Subcommands of the contract that this version does not have. Saying so beats "unknown subcommand".
-constexpr std::string_view kNotYet[] = {"train", "sweep", "eval", "compare", "reroute", "intervene", "import", "export", "bench"};
+constexpr std::string_view kNotYet[] = {"compare", "reroute", "intervene", "import", "export", "bench"};
 
 void addCommon(CLI::App &app, Common &common)
 {
     app.add_option("--threads", common.threads, "Threads to compute with (default: all cores)")->check(CLI::Range(1, 1024));
     app.add_option("--device", common.device, "Where models run")->check(CLI::IsMember({"cpu", "cuda", "auto"}))->capture_default_str();
-    app.add_option("--seed", common.seed, "Seed of everything random")->capture_default_str();
+    app.add_option("--seed", common.seed, "Seed of everything random")->capture_default_str()->each([&common](const std::string &) { common.seedGiven = true; });
     app.add_flag("--quiet", common.quiet, "No progress and no notes");
     app.add_option("--log-level", common.logLevel, "Least severity that is logged")
         ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}))
@@ -85,7 +85,7 @@ const std::vector<Command> &commands()
 {
     static const std::vector<Command> table = {
         modelsCommand(),  inspectCommand(), tokenizeCommand(), logitsCommand(),   traceCommand(),  upcycleCommand(),
-        calibrateCommand(), metricsCommand(), embedCommand(),    sinkhornCommand(), figureCommand(), reportCommand(),
+        calibrateCommand(), trainCommand(), sweepCommand(), metricsCommand(), placementCommand(), embedCommand(),    sinkhornCommand(), figureCommand(), reportCommand(), evalCommand(),
     };
     return table;
 }

@@ -22,6 +22,7 @@ struct Common {
     int threads = 0;                    ///< 0: all cores
     std::string device = "auto";
     std::uint64_t seed = 0;
+    bool seedGiven = false;             ///< where a file has a seed of its own, only one that was typed replaces it
     bool quiet = false;
     std::string logLevel = "warning";
     bool overwrite = false;
@@ -62,10 +63,14 @@ Command logitsCommand();
 Command traceCommand();
 Command upcycleCommand();
 Command calibrateCommand();
+Command trainCommand();
+Command sweepCommand();
 Command metricsCommand();
+Command placementCommand();
 Command embedCommand();
 Command sinkhornCommand();
 Command figureCommand();
 Command reportCommand();
+Command evalCommand();
 
 } // namespace spectra::cli

@@ -45,7 +45,7 @@ public:
         step.probabilities = score / (score.sum(-1, true) + 1e-20);
         step.selection = score.detach() - buffer(input.layer);
         choose(step, step.selection, score, m_shape.topK, m_options.normTopK);
-        if (input.training)
+        if (input.training && !input.recomputing)
             gather(countedRows(score.detach(), input), input.layer);
         return step;
     }

@@ -46,6 +46,14 @@ struct CheckpointDescription {
 /// Opens and describes a model without loading it. Errors: input.
 [[nodiscard]] Result<CheckpointDescription> describeCheckpoint(const std::filesystem::path &path);
 
+struct TaskEntry {
+    std::string name, title, source, layout; ///< layout: keys of its JSON lines
+    int shots = 0;                           ///< default number of solved examples
+    std::vector<std::string> metrics;
+};
+/// What `spectra eval` can score.
+[[nodiscard]] std::vector<TaskEntry> taskCatalog();
+
 /// A tokenizer of a model, torch-free. See engine/tokenizer.
 class Tokenizer;
 /// Errors: input (the model has no tokenizer, or one that is not supported).

@@ -36,8 +36,12 @@ Result<Summary> dispatch(const JobContext &context, const Request &request)
                 return runGenerate(context, r);
             else if constexpr (std::is_same_v<R, LogitsRequest>)
                 return runLogits(context, r);
+            else if constexpr (std::is_same_v<R, TrainRequest>)
+                return runTrain(context, r);
             else if constexpr (std::is_same_v<R, UpcycleRequest>)
                 return runUpcycle(context, r);
+            else if constexpr (std::is_same_v<R, EvalRequest>)
+                return runEval(context, r);
             else
                 return runCalibrate(context, r);
         },

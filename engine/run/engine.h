@@ -118,7 +118,42 @@ struct CalibrateRequest {
     int batches = 80, batchTokens = 4096, sequenceLength = 512;
 };
 
-using Request = std::variant<LoadRequest, UnloadRequest, TraceRequest, GenerateRequest, LogitsRequest, UpcycleRequest, CalibrateRequest>;
+/// Trains or continues a run (configuration keys: engine/train/trainconfig.h).
+struct TrainRequest {
+    std::string config;                      ///< JSON text
+    std::string where;                       ///< the file it came from, for errors
+    std::filesystem::path folder;            ///< relative data files are seen from here
+    std::vector<std::string> set;            ///< "a.b=value"
+    std::filesystem::path output;
+    bool overwrite = false, resume = false;
+    bool dryRun = false;                     ///< only what it would need; writes nothing
+    std::int64_t maxSteps = 0;               ///< stop with a checkpoint after this many steps in all; 0: the configuration's
+    std::string device = "auto";
+    std::string commandLine;
+};
+
+/// Scores a model on a task (engine/tasks). `taskCatalog()` names them.
+struct EvalRequest {
+    ModelSpec spec;
+    std::string task;
+    std::filesystem::path data;              ///< JSON lines; text for the perplexity tasks
+    std::filesystem::path shotsData;         ///< where solved examples come from; empty: the data itself, without the item
+    std::filesystem::path against;           ///< file of items of another run; empty: none
+    std::filesystem::path output;            ///< file of items; empty: none
+    int shots = -1;                          ///< < 0: the task's own number
+    bool shotsInOrder = false;               ///< the first ones of the file instead of drawn ones
+    std::int64_t limit = 0;                  ///< items; 0: all
+    int sequenceLength = 0;                  ///< tokens of a window or prompt; 0: the model's context
+    int maxNewTokens = 0;                    ///< 0: the task's own number
+    int samples = 1;                         ///< programs drawn per problem
+    double temperature = -1;                 ///< < 0: greedy for one sample, 0.8 for several
+    double topP = 1;
+    std::vector<int> passK;                  ///< k of pass@k; empty: 1
+    double programSeconds = 10;              ///< wall clock of one program
+    bool overwrite = false, allowNonCausal = false;
+};
+
+using Request = std::variant<LoadRequest, UnloadRequest, TraceRequest, GenerateRequest, LogitsRequest, UpcycleRequest, CalibrateRequest, EvalRequest, TrainRequest>;
 
 /// Result of a finished job; which fields hold something depends on the request.
 struct Summary {
@@ -132,6 +167,7 @@ struct Summary {
     std::vector<double> cvBefore, cvAfter;       ///< calibrate: per MoE layer
     std::shared_ptr<const TraceSource> trace;    ///< of a job without output file
     std::string text;                            ///< generated text
+    std::string document;                        ///< eval: the result; train: the result, or what a dry run found; as JSON
     std::vector<std::string> warnings;
 };
 

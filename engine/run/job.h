@@ -34,6 +34,8 @@ struct JobContext {
 [[nodiscard]] Result<Summary> runGenerate(const JobContext &context, const GenerateRequest &request);
 [[nodiscard]] Result<Summary> runLogits(const JobContext &context, const LogitsRequest &request);
 [[nodiscard]] Result<Summary> runUpcycle(const JobContext &context, const UpcycleRequest &request);
+[[nodiscard]] Result<Summary> runTrain(const JobContext &context, const TrainRequest &request);
 [[nodiscard]] Result<Summary> runCalibrate(const JobContext &context, const CalibrateRequest &request);
+[[nodiscard]] Result<Summary> runEval(const JobContext &context, const EvalRequest &request);
 
 } // namespace spectra

@@ -107,6 +107,35 @@ Result<void> check(const CalibrateRequest &r)
     return range("--seq-len", r.sequenceLength, 2, 1 << 24);
 }
 
+Result<void> check(const TrainRequest &r)
+{
+    if (!r.dryRun)
+        SPECTRA_CHECK(needOutput(r.output));
+    SPECTRA_CHECK(oneOf("--device", r.device, {"cpu", "cuda", "auto"}));
+    return range("--max-steps", r.maxSteps, std::int64_t(0), std::int64_t(1) << 40);
+}
+
+Result<void> check(const EvalRequest &r)
+{
+    if (r.data.empty())
+        return usageError("no data were named", "--data");
+    SPECTRA_CHECK(range("--shots", r.shots, -1, 1000));
+    SPECTRA_CHECK(range("--limit", r.limit, std::int64_t(0), std::int64_t(1) << 40));
+    if (r.sequenceLength != 0)
+        SPECTRA_CHECK(range("--seq-len", r.sequenceLength, 2, 1 << 24));
+    SPECTRA_CHECK(range("--max-new-tokens", r.maxNewTokens, 0, 1 << 20));
+    SPECTRA_CHECK(range("--samples", r.samples, 1, 10000));
+    if (!(r.temperature < 0))
+        SPECTRA_CHECK(check(Sampling{r.temperature, r.topP, 0}));
+    if (r.samples > 1 && r.temperature == 0)
+        return usageError("several greedy samples would all be the same", "--samples", "a --temperature above 0");
+    if (!(r.programSeconds > 0 && r.programSeconds <= 3600))
+        return usageError(fmt::format("{} is out of range (above 0 to 3600)", r.programSeconds), "--program-seconds");
+    for (const int k : r.passK)
+        SPECTRA_CHECK(range("--pass-k", k, 1, r.samples));
+    return {};
+}
+
 } // namespace
 
 Result<void> checkRequest(const Request &request)
@@ -114,7 +143,7 @@ Result<void> checkRequest(const Request &request)
     return std::visit(
         [](const auto &r) -> Result<void> {
             using R = std::decay_t<decltype(r)>;
-            if constexpr (!std::is_same_v<R, UnloadRequest>)
+            if constexpr (requires { r.spec; })
                 SPECTRA_CHECK(check(r.spec));
             if constexpr (std::is_same_v<R, LoadRequest> || std::is_same_v<R, UnloadRequest>)
                 return {};

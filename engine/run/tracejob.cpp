@@ -1,52 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/core/files.h"
-#include "engine/core/version.h"
+#include "engine/run/environment.h"
 #include "engine/run/promptrun.h"
 #include "engine/trace/tracereader.h"
-
-#include <torch/version.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <optional>
-#include <sys/utsname.h>
 #include <thread>
 #include <unistd.h>
 
 namespace spectra {
 namespace fs = std::filesystem;
 namespace {
-
-std::string processorName()
-{
-    std::ifstream stream("/proc/cpuinfo");
-    std::string line;
-    while (std::getline(stream, line))
-        if (line.starts_with("model name"))
-            if (const std::size_t at = line.find(": "); at != std::string::npos)
-                return line.substr(at + 2);
-    return "unknown";
-}
-
-EnvironmentAttributes environment(const std::string &commandLine, int threads)
-{
-    EnvironmentAttributes e;
-    e.version = programVersion();
-    e.gitCommit = programCommit();
-    e.libtorch = TORCH_VERSION;
-    e.compiler = programCompiler();
-    e.processor = processorName();
-    struct utsname name {};
-    if (::uname(&name) == 0)
-        e.system = fmt::format("{} {}", name.sysname, name.release);
-    e.commandLine = commandLine;
-    e.threads = threads;
-    return e;
-}
 
 fs::path partOf(fs::path output)
 {
@@ -240,7 +209,7 @@ Result<Summary> runTrace(const JobContext &context, const TraceRequest &request)
     SPECTRA_TRY(const CutResult cut, cutPrompts(request.prompts, *loaded->tokenizer, model.config().vocabulary,
                                                 {request.sequenceLength, request.maxTokens, request.parseSpecial, false, context.stop}));
     SPECTRA_TRY(TraceSpec spec, traceSpecFor(*loaded, request.spec, request.capture));
-    spec.environment = environment(request.commandLine, context.threads);
+    spec.environment = environmentAttributes(request.commandLine, context.threads);
     spec.f16 = request.dtype != "f32";
     spec.compress = request.compress;
     spec.live = request.live;
@@ -348,7 +317,7 @@ Result<Summary> runGenerate(const JobContext &context, const GenerateRequest &re
         return inputError("the prompt is empty", "prompt", "type some text first");
     SPECTRA_TRY(const CutResult cut, cutPrompts({prompt}, *loaded->tokenizer, model.config().vocabulary, {0, 0, request.parseSpecial, true, context.stop}));
     SPECTRA_TRY(TraceSpec spec, traceSpecFor(*loaded, request.spec, request.capture));
-    spec.environment = environment("workbench", context.threads);
+    spec.environment = environmentAttributes("workbench", context.threads);
     for (const TokenSequence &s : cut.sequences)
         spec.plannedLengths.push_back(static_cast<std::int64_t>(s.ids.size()) + request.maxNewTokens);
     Summary summary;

@@ -40,6 +40,7 @@ struct TrainConfig {
         std::string name;
         std::vector<std::string> files;  ///< relative ones are seen from the config's folder
         double weight = 1;
+        [[nodiscard]] bool operator==(const Domain &) const = default;
     };
     std::vector<Domain> domains;         ///< domains: {"NAME": "FILE" | ["FILE", …] | {"files": […], "weight": 1}}
     double heldOut = 0.05;               ///< held_out: share of each domain's text
@@ -81,9 +82,11 @@ struct TrainConfig {
     // "calibration": last stage of a run with a causal SPECTRA router
     std::int64_t calibrationBatches = 80, calibrationBatchTokens = 4096; ///< batches (0: none), batch_tokens
 
+    /// `where` names the source. `settings`: "a.b=value", in order, the value as JSON or, where it is none, as text;
+    /// "router.type=…" drops the options of the router before. Unsaid: kv_heads is heads; warmup at most a tenth of the steps;
+    /// both `every` at most the steps. The router's options are filled in by the registry, whose errors come through.
     /// Errors (usage): an unknown key (named with its nearest valid one), a value of the wrong type or out of range (named
-    /// with the range), settings that do not go together. `where` names the source. `settings`: "a.b=value".
-    /// Router options are checked by the registry, whose errors come through.
+    /// with the range), settings that do not go together. Errors (input): not JSON, a key twice, too large or too deep.
     [[nodiscard]] static Result<TrainConfig> parse(std::string_view json, const std::string &where, const std::vector<std::string> &settings = {});
     /// Every key with its value: reads back to an equal config.
     [[nodiscard]] std::string toJson() const;

@@ -92,10 +92,6 @@ public:
     /// finite is no error here.
     [[nodiscard]] Result<TrainOutput> forward(const TrainBatch &batch, const TrainPassOptions &options, std::stop_token stop = {});
 
-    /// QK-clip (Kimi Team 2025, arXiv 2507.20534, section 2.1): query and key rows of each head whose largest logit in `maxLogits`
-    /// [layers, heads] lies above `limit` are scaled down until it is `limit`. See qkclip.h.
-    void clipAttention(const torch::Tensor &maxLogits, double limit);
-
     /// The weights as they are now, as a checkpoint that Model::load() and writeFolder() take. `copy` false: shares memory with
     /// the parameters, valid until the next optimiser step.
     [[nodiscard]] std::shared_ptr<const Checkpoint> snapshot(ModelConfig config, bool copy) const;

@@ -30,7 +30,7 @@ TEST_F(Program, WrongUsageIsExitTwo)
 {
     expect(2, {});
     expect(2, {"no-such-subcommand"});
-    expect(2, {"train", "x"});
+    expect(2, {"train"});
     expect(2, {"trace"});
     expect(2, {"trace", "moe", "-o", "x.h5"});
     expect(2, {"metrics", "--no-such-flag"});
