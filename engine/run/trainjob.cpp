@@ -53,6 +53,7 @@ public:
 
 private:
     [[nodiscard]] Result<void> start();
+    [[nodiscard]] Result<void> prepareRouter();
     [[nodiscard]] Result<void> agree() const;
     [[nodiscard]] bool stopWanted() const;
     [[nodiscard]] std::vector<TrainBatch> batches(std::int64_t step) const;
@@ -189,6 +190,29 @@ bool TrainRun::stopWanted() const
     return wanted.item<double>() > 0;
 }
 
+/// Gives a fresh router what it must know of the texts and the model before the first step.
+Result<void> TrainRun::prepareRouter()
+{
+    Router *const router = trainer->model().router();
+    if (!router)
+        return {};
+    if (router->needs().tokenCounts) {
+        auto counts = torch::zeros({setup.model.vocabulary}, torch::kInt64);
+        for (std::size_t d = 0; d < setup.corpus->domains().size(); ++d)
+            for (const std::int32_t id : setup.corpus->training(d))
+                ++counts.data_ptr<std::int64_t>()[id];
+        SPECTRA_CHECK(router->setTokenCounts(counts));
+    }
+    if (router->needs().tokenEmbeddings && !setup.source)
+        return usageError("clusters of tokens need a trained model's embeddings, and this model starts from scratch", request.where + ": router",
+                          "start from a checkpoint (model.start upcycle), or take another assignment");
+    if (router->needs().tokenEmbeddings)
+        for (const TrainParameter &p : trainer->model().parameters())
+            if (p.name == "model.embed_tokens.weight")
+                SPECTRA_CHECK(router->setTokenEmbeddings(p.value.detach()));
+    return {};
+}
+
 Result<void> TrainRun::start()
 {
     if (processes)
@@ -220,6 +244,8 @@ Result<void> TrainRun::start()
         SPECTRA_CHECK(trainer->loadState(last));
         saved = trainer->stepsDone();
         context.sink->note(context.id, fmt::format("going on after step {}", saved));
+    } else {
+        SPECTRA_CHECK(prepareRouter());
     }
     if (rank > 0)
         return {};

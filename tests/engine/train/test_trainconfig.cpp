@@ -179,8 +179,6 @@ TEST(TrainConfig, SettingsThatDoNotGoTogether)
         {{"model.moe_layers=0,9"}, "model.moe_layers", "no layer 9"},
         {{"training.sequence_length=1024"}, "training.sequence_length", "512"},
         {{"schedule.warmup=1001"}, "schedule.warmup", "1001"},
-        {{"checkpoint.every=2000"}, "checkpoint.every", "2000"},
-        {{"evaluation.every=2000"}, "evaluation.every", "2000"},
         {{"model.start=upcycle"}, "model.checkpoint", "needs a checkpoint"},
         {{"model.start=router_only"}, "model.checkpoint", "needs a checkpoint"},
         {{"model.checkpoint=x"}, "model.checkpoint", "takes no checkpoint"},
