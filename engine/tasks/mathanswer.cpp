@@ -71,14 +71,24 @@ std::string withoutGluedWord(const std::string &text, std::string_view word)
     return out;
 }
 
-/// \name{inner} → inner; `greedy` takes the last closing brace of the line instead of the next.
+/// \name{inner} → inner; `greedy` takes the last closing brace of the line instead of the next. What is looked for ahead is kept, so that
+/// a text of nothing but openings takes linear time.
 std::string unwrapped(const std::string &text, const std::string &open, bool greedy)
 {
     std::string out;
+    bool looked = false;
+    std::size_t line = 0, close = 0;
     for (std::size_t at = 0; at < text.size();) {
         if (std::string_view(text).substr(at).starts_with(open)) {
-            const std::size_t from = at + open.size(), line = std::min(text.find('\n', from), text.size());
-            const std::size_t close = greedy ? std::string_view(text).substr(0, line).rfind('}') : text.find('}', from);
+            const std::size_t from = at + open.size();
+            if (!looked || line < from) {
+                line = std::min(text.find('\n', from), text.size());
+                if (greedy)
+                    close = std::string_view(text).substr(0, line).rfind('}');
+            }
+            if (!greedy && (!looked || close < from))
+                close = text.find('}', from);
+            looked = true;
             if (close != std::string::npos && close >= from && close < line) {
                 out.append(text, from, close - from);
                 at = close + 1;
@@ -104,14 +114,16 @@ std::string braced(const std::string &text)
         }
     }
     std::string roots;
+    std::size_t close = 0;
     for (std::size_t at = 0; at < out.size();) {
         const std::string_view rest = std::string_view(out).substr(at);
         if (rest.starts_with("sqrt") && rest.size() >= 5) {
             if (rest[4] == '[') {
-                const std::size_t close = rest.find(']');
-                if (close != std::string_view::npos && close + 1 < rest.size() && wordCharacter(rest[close + 1])) {
-                    roots += std::string(rest.substr(0, close + 1)) + "{" + rest[close + 1] + "}";
-                    at += close + 2;
+                if (close <= at)
+                    close = out.find(']', at);
+                if (close != std::string::npos && close + 1 < out.size() && wordCharacter(out[close + 1])) {
+                    roots += out.substr(at, close + 1 - at) + "{" + out[close + 1] + "}";
+                    at = close + 2;
                     continue;
                 }
             } else if (rest[4] != '{') {
@@ -220,17 +232,22 @@ std::optional<std::string> lastBoxed(std::string_view text)
 
 std::optional<std::string> finalAnswer(std::string_view text)
 {
-    constexpr std::string_view begin = "Final Answer: The final answer is";
+    constexpr std::string_view begin = "Final Answer: The final answer is", close = " I hope it is correct";
     const std::string whole = std::string(text) + "I hope it is correct.";
-    // The answer is one line, then any character, and the closing words.
+    // The answer is on one line, then any character, the closing words, and any character. What is looked for ahead is kept: a text of
+    // nothing but beginnings takes linear time.
+    std::size_t end = 0, line = 0;
     for (std::size_t at = 0; (at = whole.find(begin, at)) != std::string::npos; ++at) {
         const std::size_t from = at + begin.size();
-        const std::size_t end = whole.find(" I hope it is correct", from);
-        if (end == std::string::npos || end == from)
+        if (end <= from)
+            end = whole.find(close, from + 1);
+        if (end == std::string::npos)
+            return std::nullopt;
+        if (line < from)
+            line = whole.find('\n', from);
+        if (line < end || end + close.size() >= whole.size() || whole[end + close.size()] == '\n')
             continue;
-        const std::string_view inner = std::string_view(whole).substr(from, end - 1 - from);
-        if (inner.find('\n') == std::string_view::npos && whole[end - 1] != '\n')
-            return std::string(stripped(inner));
+        return std::string(stripped(std::string_view(whole).substr(from, end - 1 - from)));
     }
     return std::nullopt;
 }
