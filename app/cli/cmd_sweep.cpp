@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "app/cli/jobrunner.h"
+#include "engine/core/closestname.h"
 #include "engine/core/files.h"
+#include "engine/run/catalog.h"
 #include "engine/run/prompts.h"
 #include "engine/study/outputs.h"
 #include "engine/study/runner.h"
@@ -87,6 +89,37 @@ Result<void> checkOutputs(const study::StudySpec &spec, const std::vector<study:
     return {};
 }
 
+/// A task that nobody knows fails here too.
+Result<void> checkTasks(const study::StudySpec &spec)
+{
+    std::vector<std::string> names;
+    for (const TaskEntry &task : taskCatalog())
+        names.push_back(task.name);
+    for (const study::TaskSpec &task : spec.tasks)
+        if (std::find(names.begin(), names.end(), task.task) == names.end())
+            return usageError(fmt::format("unknown task '{}'", task.task), "tasks", fmt::format("did you mean \"{}\"? `spectra eval --help` lists them", closestName(task.task, names)));
+    return {};
+}
+
+std::string taskText(const study::TaskReport &report, const study::TaskSpec &task)
+{
+    switch (report.state) {
+    case study::TaskState::running: return fmt::format("task {} begins", task.name);
+    case study::TaskState::done: return fmt::format("task {} done{}", task.name, report.skipped ? " before" : fmt::format(" in {}", duration(report.seconds)));
+    case study::TaskState::missing: return "no score: " + report.error;
+    case study::TaskState::failed: return fmt::format("task {} failed (exit {}): {}", task.name, report.exit, report.error);
+    case study::TaskState::stopped: return fmt::format("task {} stopped, --resume goes on", task.name);
+    case study::TaskState::waiting: break;
+    }
+    return {};
+}
+
+const char *name(study::TaskState state)
+{
+    using study::TaskState;
+    return state == TaskState::done ? "done" : state == TaskState::missing ? "missing" : state == TaskState::failed ? "failed" : "open";
+}
+
 Result<void> dryRun(const Common &common, const Flags &flags, const study::StudySpec &spec, const std::vector<study::Cell> &cells)
 {
     const study::SweepOptions options = optionsOf(common, flags);
@@ -120,6 +153,9 @@ Result<void> dryRun(const Common &common, const Flags &flags, const study::Study
             entry["refused"] = e.refused->what + ": " + e.refused->where;
         list.push_back(std::move(entry));
     }
+    for (const study::TaskSpec &task : spec.tasks)
+        if (!fs::exists(task.data, error))
+            text += fmt::format("  task {}: {} is not here, there will be no score of it\n", task.name, task.data);
     fs::path place = fs::absolute(flags.output.empty() ? "." : flags.output);
     while (!fs::exists(place, error) && place.has_relative_path())
         place = place.parent_path();
@@ -154,6 +190,7 @@ Result<void> sweep(const Common &common, const Flags &flags)
     SPECTRA_TRY(const study::StudySpec spec, study::readSpec(specFile(flags.spec), options));
     SPECTRA_TRY(const auto cells, study::makeCells(spec));
     SPECTRA_CHECK(checkOutputs(spec, cells));
+    SPECTRA_CHECK(checkTasks(spec));
     if (flags.dryRun)
         return dryRun(common, flags, spec, cells);
     if (flags.output.empty())
@@ -174,22 +211,34 @@ Result<void> sweep(const Common &common, const Flags &flags)
             case study::CellState::waiting: break;
             }
         };
-        SPECTRA_TRY(report, study::runSweep(spec, cells, flags.output, optionsOf(common, flags), event, progressPrinter(common), interrupt.token()));
+        study::SweepOptions how = optionsOf(common, flags);
+        how.taskEvent = [&](const study::CellReport &r, const study::TaskReport &task) {
+            note(common, fmt::format("[{}/{}] {}: {}", r.cell + 1, cells.size(), cells[r.cell].id, taskText(task, spec.tasks[task.task])));
+        };
+        SPECTRA_TRY(report, study::runSweep(spec, cells, flags.output, how, event, progressPrinter(common), interrupt.token()));
     }
     SPECTRA_CHECK(writeTables(common, flags));
     const std::size_t done = report.count(study::CellState::done), failed = report.count(study::CellState::failed);
+    const std::size_t tasksFailed = report.countTasks(study::TaskState::failed), tasksMissing = report.countTasks(study::TaskState::missing);
     if (flags.json) {
         study::Json runs = study::Json::array();
-        for (const study::CellReport &r : report.cells)
+        for (const study::CellReport &r : report.cells) {
             runs.push_back({{"id", cells[r.cell].id}, {"done", r.state == study::CellState::done}, {"error", r.error.empty() ? study::Json(nullptr) : study::Json(r.error)}});
+            for (const study::TaskReport &task : r.tasks)
+                runs.back()["tasks"][spec.tasks[task.task].name] = {{"state", name(task.state)}, {"error", task.error.empty() ? study::Json(nullptr) : study::Json(task.error)}};
+        }
         outJson({{"output", flags.output}, {"runs", cells.size()}, {"done", done}, {"failed", failed}, {"stopped", report.stopped}, {"cells", runs}});
     } else {
         out(fmt::format("{} of {} runs done, {} failed\n", done, cells.size(), failed));
+        if (!spec.tasks.empty())
+            out(fmt::format("{} task scores, {} failed, {} without their data\n", report.countTasks(study::TaskState::done), tasksFailed, tasksMissing));
     }
     if (report.stopped)
         return cancelledError("stopped on request: what is finished is kept, --resume goes on");
     if (failed > 0)
         return workError(fmt::format("{} of {} runs failed", failed, cells.size()), flags.output, fmt::format("see {}/logs; --resume tries them again", flags.output));
+    if (tasksFailed > 0)
+        return workError(fmt::format("{} tasks failed", tasksFailed), flags.output, fmt::format("see {}/logs; --resume tries them again", flags.output));
     return {};
 }
 

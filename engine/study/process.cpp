@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/study/process.h"
 
+#include "engine/core/files.h"
+
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
+#include <iterator>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -147,6 +152,38 @@ void ChildProcess::send(int signal) const
 double ChildProcess::seconds() const
 {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - m_start).count();
+}
+
+std::string fileTail(const fs::path &file, std::int64_t bytes)
+{
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream)
+        return {};
+    stream.seekg(0, std::ios::end);
+    const std::streamoff size = stream.tellg();
+    stream.seekg(std::max<std::streamoff>(0, size - bytes));
+    return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+std::string lastError(const fs::path &log)
+{
+    const std::string text = fileTail(log, 8192);
+    std::string error, hint, last;
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t end = std::min(text.find('\n', at), text.size());
+        const std::string line = text.substr(at, end - at);
+        if (line.starts_with("error: ")) {
+            error = line.substr(7);
+            hint.clear();
+        } else if (line.starts_with("hint: ")) {
+            hint = line.substr(6);
+        }
+        if (!line.empty())
+            last = line;
+        at = end + 1;
+    }
+    const std::string said = error.empty() ? last : hint.empty() ? error : error + " (" + hint + ")";
+    return printableUtf8(said.substr(0, 1000));
 }
 
 Result<FolderLock> FolderLock::take(const fs::path &folder)

@@ -4,6 +4,7 @@
 #include "engine/core/result.h"
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -47,6 +48,11 @@ private:
     std::optional<Exit> m_exit;
     std::chrono::steady_clock::time_point m_start = std::chrono::steady_clock::now();
 };
+
+/// The last bytes of a file that may still grow; nothing when it cannot be read.
+[[nodiscard]] std::string fileTail(const std::filesystem::path &file, std::int64_t bytes);
+/// What a child said of its failure: the last "error: …" line of its log with the hint, else the last line.
+[[nodiscard]] std::string lastError(const std::filesystem::path &log);
 
 /// flock() on a file: one holder at a time, gone with the last process that holds it.
 class FolderLock {

@@ -2,6 +2,7 @@
 #include "engine/study/results.h"
 
 #include "engine/core/files.h"
+#include "engine/study/taskruns.h"
 
 #include <fmt/format.h>
 
@@ -28,6 +29,17 @@ fs::path statusFile(const fs::path &study, const Cell &cell)
 std::optional<double> CellResult::number(const std::string &path) const
 {
     return path.starts_with("config.") ? numberAt(config, std::string_view(path).substr(7)) : numberAt(result, path);
+}
+
+std::string CellResult::absence(const std::string &path) const
+{
+    if (!done)
+        return reason;
+    if (path.starts_with("tasks."))
+        if (const auto task = unscored.find(path.substr(6, path.find('.', 6) - 6)); task != unscored.end())
+            return task->second;
+    const Json *there = valueAt(path.starts_with("config.") ? config : result, path.starts_with("config.") ? std::string_view(path).substr(7) : path);
+    return there != nullptr && there->is_null() ? "not defined in this run" : "not measured by this run";
 }
 
 std::vector<Study::Row> Study::rows(const std::vector<std::string> &axes, const std::map<std::string, std::string> &where) const
@@ -113,8 +125,18 @@ Result<Study> openStudy(const fs::path &folder)
         return cells.error();
     }
     study.cells = std::move(*cells);
-    for (const Cell &cell : study.cells)
-        study.results.push_back(readResult(folder, cell));
+    for (const Cell &cell : study.cells) {
+        CellResult result = readResult(folder, cell);
+        for (const TaskSpec &task : study.spec.tasks) {
+            if (!result.done)
+                break;
+            if (TaskResult score = readTask(folder, cell, task); score.done)
+                result.result["tasks"][task.name] = std::move(score.document);
+            else
+                result.unscored[task.name] = std::move(score.reason);
+        }
+        study.results.push_back(std::move(result));
+    }
     return study;
 }
 

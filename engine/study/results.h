@@ -4,6 +4,7 @@
 #include "engine/study/grid.h"
 
 #include <filesystem>
+#include <map>
 #include <memory>
 
 namespace spectra::study {
@@ -12,6 +13,7 @@ namespace spectra::study {
 //   study.json           the specification as it was run
 //   configs/ID.json      configuration of each run, cells/ID/ what `spectra train` wrote, logs/ID.txt what it said
 //   status/ID.json       {"state": "running" | "done" | "failed" | "stopped", "exit", "error", "seconds", "config_sha256"}
+//   cells/ID/tasks/      scores of the run (taskruns.h)
 //   tables/, figures/    made from the above at any time
 
 [[nodiscard]] std::filesystem::path configFile(const std::filesystem::path &study, const Cell &cell);
@@ -22,11 +24,15 @@ namespace spectra::study {
 struct CellResult {
     bool done = false;
     std::string reason;              ///< why there is no result, for a person: "not run", "failed (exit 1): …"
-    Json result = Json::object();    ///< result.json
+    Json result = Json::object();    ///< result.json, with the documents of its tasks at "tasks.NAME"
     Json config = Json::object();    ///< config.json of the run with every default, else the cell's
+
+    std::map<std::string, std::string> unscored = {}; ///< tasks without a score → why
 
     /// A number of the result, or of the configuration when the path begins with "config.".
     [[nodiscard]] std::optional<double> number(const std::string &path) const;
+    /// Why there is no such number, for a person.
+    [[nodiscard]] std::string absence(const std::string &path) const;
 };
 
 /// A study with all its results. Numbers come from the runs' files alone.

@@ -3,15 +3,14 @@
 
 #include "engine/core/files.h"
 #include "engine/core/version.h"
-#include "engine/study/process.h"
+#include "engine/study/taskruns.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <condition_variable>
 #include <csignal>
-#include <fstream>
-#include <map>
+#include <deque>
 #include <mutex>
 
 namespace spectra::study {
@@ -37,44 +36,10 @@ const char *name(CellState state)
     return "stopped";
 }
 
-/// The last bytes of a file that grows.
-std::string tail(const fs::path &file, std::streamoff bytes)
-{
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream)
-        return {};
-    stream.seekg(0, std::ios::end);
-    const std::streamoff size = stream.tellg();
-    stream.seekg(std::max<std::streamoff>(0, size - bytes));
-    return {std::istreambuf_iterator<char>(stream), {}};
-}
-
-/// What a run said of its failure: its last "error: …" line with the hint, else its last line.
-std::string errorText(const fs::path &log)
-{
-    const std::string text = tail(log, 8192);
-    std::string error, hint, last;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        const std::string line = text.substr(at, end - at);
-        if (line.starts_with("error: ")) {
-            error = line.substr(7);
-            hint.clear();
-        } else if (line.starts_with("hint: ")) {
-            hint = line.substr(6);
-        }
-        if (!line.empty())
-            last = line;
-        at = end + 1;
-    }
-    const std::string said = error.empty() ? last : hint.empty() ? error : error + " (" + hint + ")";
-    return printableUtf8(said.substr(0, 1000));
-}
-
 /// Steps done by the last line of log.jsonl that has them.
 std::int64_t stepsOf(const fs::path &folder)
 {
-    const std::string text = tail(folder / "log.jsonl", 16384);
+    const std::string text = fileTail(folder / "log.jsonl", 16384);
     for (std::size_t end = text.size(); end > 0;) {
         const std::size_t at = text.rfind('\n', end - 1);
         const std::size_t from = at == std::string::npos ? 0 : at + 1;
@@ -112,6 +77,7 @@ public:
 private:
     struct Running {
         std::size_t cell;
+        std::optional<std::size_t> task; ///< none: the training run itself
         ChildProcess process;
         std::int64_t steps = 0;
     };
@@ -161,6 +127,9 @@ private:
             const Cell &cell = m_cells[i];
             CellReport report;
             report.cell = i;
+            report.tasks.resize(m_spec.tasks.size());
+            for (std::size_t t = 0; t < report.tasks.size(); ++t)
+                report.tasks[t].task = t;
             m_begunAnew.push_back(false);
             if (const fs::path file = configFile(m_folder, cell); fs::exists(file, ignored) || fs::exists(cellFolder(m_folder, cell), ignored)) {
                 const auto config = readJson(file);
@@ -182,6 +151,7 @@ private:
         for (std::size_t i = 0; i < m_cells.size(); ++i) {
             if (m_report.cells[i].skipped) {
                 notify(i);
+                SPECTRA_CHECK(planTasks(i));
                 continue;
             }
             m_queue.push_back(i);
@@ -194,6 +164,75 @@ private:
     {
         if (m_event)
             m_event(m_report.cells[i]);
+    }
+
+    void notify(std::size_t i, std::size_t task) const
+    {
+        if (m_options.taskEvent)
+            m_options.taskEvent(m_report.cells[i], m_report.cells[i].tasks[task]);
+    }
+
+    /// SHA-256 of a task's data, read once; empty: it is not there.
+    const Result<std::string> &dataSum(std::size_t task)
+    {
+        m_dataSums.resize(m_spec.tasks.size());
+        std::error_code ignored;
+        if (!m_dataSums[task])
+            m_dataSums[task] = fs::exists(m_spec.tasks[task].data, ignored) ? sha256File(m_spec.tasks[task].data, m_stop) : Result<std::string>(std::string());
+        return *m_dataSums[task];
+    }
+
+    /// Queues what a finished run has still to be scored on. Data that is not there is no failure of the run.
+    Result<void> planTasks(std::size_t i)
+    {
+        for (std::size_t t = 0; t < m_spec.tasks.size() && !m_stop.stop_requested(); ++t) {
+            const TaskSpec &task = m_spec.tasks[t];
+            TaskReport &report = m_report.cells[i].tasks[t];
+            const TaskResult known = readTask(m_folder, m_cells[i], task);
+            const Result<std::string> &sum = dataSum(t);
+            if (known.done && sum && (sum->empty() || *sum == known.dataSha256)) {
+                report.state = TaskState::done;
+                report.skipped = true;
+            } else if (!sum && sum.error().kind == ErrorKind::cancelled) {
+                return {};
+            } else if (!sum || sum->empty()) {
+                report.state = sum ? TaskState::missing : TaskState::failed;
+                report.error = sum ? fmt::format("the data of task {} is not here: {}", task.name, task.data) : sum.error().what;
+                SPECTRA_CHECK(writeTaskStatus(m_folder, m_cells[i], task, "", {sum ? "missing" : "failed", 0, report.error, 0}));
+            } else {
+                m_tasks.emplace_back(i, t);
+                continue;
+            }
+            notify(i, t);
+        }
+        return {};
+    }
+
+    Result<void> beginTask(std::size_t i, std::size_t t)
+    {
+        const CellResult trained = readResult(m_folder, m_cells[i]);
+        const Json *causal = valueAt(trained.result, "causal");
+        SPECTRA_TRY(ProcessOptions process, taskProcess(m_folder, m_cells[i], m_spec.tasks[t], causal == nullptr || *causal != false, m_options.threads));
+        process.program = m_options.program;
+        process.keepOpen = m_lock;
+        SPECTRA_TRY(auto child, ChildProcess::start(process));
+        m_running.push_back({i, t, std::move(child)});
+        m_report.cells[i].tasks[t].state = TaskState::running;
+        notify(i, t);
+        return {};
+    }
+
+    Result<void> endTask(Running &run, const ChildProcess::Exit &exit)
+    {
+        const std::size_t t = *run.task;
+        TaskReport &report = m_report.cells[run.cell].tasks[t];
+        report.seconds = run.process.seconds();
+        SPECTRA_TRY(const TaskOutcome outcome, finishTask(m_folder, m_cells[run.cell], m_spec.tasks[t], *dataSum(t), exit, report.seconds, m_stopping));
+        report.state = outcome.state == "done" ? TaskState::done : outcome.state == "stopped" ? TaskState::stopped : TaskState::failed;
+        report.exit = exit.code;
+        report.error = outcome.error;
+        notify(run.cell, t);
+        return {};
     }
 
     Result<void> writeStatus(std::size_t i) const
@@ -234,7 +273,7 @@ private:
         process.append = begun;
         process.keepOpen = m_lock;
         SPECTRA_TRY(auto child, ChildProcess::start(process));
-        m_running.push_back({i, std::move(child)});
+        m_running.push_back({i, std::nullopt, std::move(child)});
         notify(i);
         return {};
     }
@@ -254,7 +293,7 @@ private:
             report.error = "stopped on request";
         } else {
             report.state = CellState::failed;
-            report.error = errorText(m_folder / "logs" / (cell.id + ".txt"));
+            report.error = lastError(m_folder / "logs" / (cell.id + ".txt"));
             if (exit.code == 0)
                 report.error = "ended without a result: " + result.reason;
             else if (exit.signal != 0)
@@ -262,7 +301,7 @@ private:
         }
         const Result<void> written = writeStatus(run.cell);
         notify(run.cell);
-        return written;
+        return written && report.state == CellState::done ? planTasks(run.cell) : written;
     }
 
     Result<void> loop()
@@ -271,16 +310,23 @@ private:
         std::mutex mutex;
         std::condition_variable_any wake;
         Clock::time_point lastProgress{}, stopSince{};
-        while (!m_queue.empty() || !m_running.empty()) {
+        while (!m_queue.empty() || !m_tasks.empty() || !m_running.empty()) {
             if (m_stop.stop_requested() && !m_stopping) {
                 m_stopping = true;
                 m_report.stopped = true;
                 m_queue.clear();
+                m_tasks.clear();
                 stopSince = Clock::now();
                 for (const Running &run : m_running)
                     run.process.send(SIGINT);
             }
-            while (!m_queue.empty() && m_running.size() < static_cast<std::size_t>(std::max(m_options.jobs, 1))) {
+            while ((!m_queue.empty() || !m_tasks.empty()) && m_running.size() < static_cast<std::size_t>(std::max(m_options.jobs, 1))) {
+                if (!m_tasks.empty()) { // a run is scored before the next begins: rows of the tables fill one by one
+                    const auto [cell, task] = m_tasks.front();
+                    m_tasks.pop_front();
+                    SPECTRA_CHECK(beginTask(cell, task));
+                    continue;
+                }
                 const std::size_t next = m_queue.back();
                 m_queue.pop_back();
                 SPECTRA_CHECK(begin(next));
@@ -293,7 +339,7 @@ private:
                 }
                 Running run = std::move(m_running[r]);
                 m_running.erase(m_running.begin() + static_cast<std::ptrdiff_t>(r));
-                SPECTRA_CHECK(end(run, *exit));
+                SPECTRA_CHECK(run.task ? endTask(run, *exit) : end(run, *exit));
             }
             if (m_stopping && std::chrono::duration<double>(Clock::now() - stopSince).count() > m_options.graceSeconds)
                 for (const Running &run : m_running)
@@ -327,7 +373,8 @@ private:
                 p.done += steps;
         }
         for (Running &run : m_running)
-            p.done += run.steps = std::max(run.steps, stepsOf(cellFolder(m_folder, m_cells[run.cell])));
+            if (!run.task)
+                p.done += run.steps = std::max(run.steps, stepsOf(cellFolder(m_folder, m_cells[run.cell])));
         m_progress(p);
     }
 
@@ -357,6 +404,8 @@ private:
     SweepReport m_report;
     std::vector<bool> m_begunAnew;
     std::vector<std::size_t> m_queue;
+    std::deque<std::pair<std::size_t, std::size_t>> m_tasks; ///< cell, task
+    std::vector<std::optional<Result<std::string>>> m_dataSums;
     std::vector<Running> m_running;
     int m_lock = -1;
     bool m_stopping = false;
@@ -369,96 +418,18 @@ std::size_t SweepReport::count(CellState state) const
     return static_cast<std::size_t>(std::count_if(cells.begin(), cells.end(), [&](const CellReport &r) { return r.state == state; }));
 }
 
+std::size_t SweepReport::countTasks(TaskState state) const
+{
+    std::size_t count = 0;
+    for (const CellReport &cell : cells)
+        count += static_cast<std::size_t>(std::count_if(cell.tasks.begin(), cell.tasks.end(), [&](const TaskReport &r) { return r.state == state; }));
+    return count;
+}
+
 Result<SweepReport> runSweep(const StudySpec &spec, const std::vector<Cell> &cells, const fs::path &folder, const SweepOptions &options, const SweepEvent &event,
                              const ProgressFunction &progress, std::stop_token stop)
 {
     return Sweep(spec, cells, fs::absolute(folder), options, event, progress, std::move(stop)).run();
-}
-
-Result<std::vector<Estimate>> estimateSweep(const std::vector<Cell> &cells, const fs::path &scratch, const SweepOptions &options, const ProgressFunction &progress,
-                                            std::stop_token stop)
-{
-    std::vector<Estimate> all;
-    std::map<std::vector<std::size_t>, std::size_t> known;
-    for (std::size_t i = 0; i < cells.size(); ++i) {
-        const auto [at, fresh] = known.emplace(cells[i].point, all.size());
-        if (fresh) {
-            Estimate estimate;
-            estimate.cell = i;
-            all.push_back(std::move(estimate));
-        }
-        ++all[at->second].runs;
-    }
-    for (std::size_t e = 0; e < all.size(); ++e) {
-        Estimate &estimate = all[e];
-        if (stop.stop_requested())
-            return cancelledError();
-        if (progress)
-            progress({"estimating", static_cast<std::int64_t>(e), static_cast<std::int64_t>(all.size()), "configurations"});
-        const Cell &cell = cells[estimate.cell];
-        const fs::path config = scratch / (cell.id + ".json"), output = scratch / (cell.id + ".out"), errors = scratch / (cell.id + ".err");
-        {
-            SPECTRA_TRY(auto file, AtomicFile::create(config, true));
-            file.stream() << cell.text;
-            SPECTRA_CHECK(file.commit());
-        }
-        ProcessOptions process;
-        process.program = options.program;
-        process.arguments = options.arguments;
-        for (const std::string &word : {config.string(), std::string("--dry-run"), std::string("--json"), std::string("--quiet"), std::string("--threads"), std::to_string(options.threads)})
-            process.arguments.push_back(word);
-        process.output = output;
-        process.errors = errors;
-        SPECTRA_TRY(auto child, ChildProcess::start(process));
-        std::mutex mutex;
-        std::condition_variable_any wake;
-        std::optional<ChildProcess::Exit> exit;
-        while (!(exit = child.poll())) {
-            std::unique_lock guard(mutex);
-            wake.wait_for(guard, stop, std::chrono::duration<double>(options.pollSeconds), [] { return false; });
-            if (stop.stop_requested())
-                return cancelledError(); // the child goes with its object
-        }
-        if (exit->code != 0) {
-            Error error = exit->code == 2 ? usageError(errorText(errors), cell.id) : exit->code == 3 ? inputError(errorText(errors), cell.id) : workError(errorText(errors), cell.id);
-            estimate.refused = std::move(error);
-            continue;
-        }
-        if (const auto json = readJson(output); json) {
-            estimate.memoryBytes = numberAt(*json, "memory.total");
-            estimate.diskBytes = numberAt(*json, "disk.needed");
-            estimate.seconds = numberAt(*json, "seconds");
-            if (const Json *missing = valueAt(*json, "missing"); missing != nullptr && missing->is_array() && !missing->empty())
-                estimate.note = fmt::format("{} file{} of it not here", missing->size(), missing->size() == 1 ? "" : "s");
-        }
-    }
-    return all;
-}
-
-Result<void> checkEstimates(const std::vector<Cell> &cells, const std::vector<Estimate> &estimates, int jobs, std::uint64_t memory, std::uint64_t disk)
-{
-    std::vector<double> needs;
-    double diskNeeded = 0;
-    for (const Estimate &e : estimates) {
-        if (e.refused)
-            return *e.refused;
-        for (std::size_t r = 0; r < e.runs && needs.size() < cells.size(); ++r)
-            needs.push_back(e.memoryBytes.value_or(0));
-        diskNeeded += e.diskBytes.value_or(0) * static_cast<double>(e.runs);
-    }
-    std::sort(needs.rbegin(), needs.rend());
-    double memoryNeeded = 0;
-    for (std::size_t i = 0; i < std::min(needs.size(), static_cast<std::size_t>(std::max(jobs, 1))); ++i)
-        memoryNeeded += needs[i];
-    constexpr double gib = 1024.0 * 1024 * 1024;
-    if (memoryNeeded > static_cast<double>(memory))
-        return inputError(fmt::format("{} at a time need {:.1f} GiB of memory, {:.1f} GiB are free", std::min<std::size_t>(needs.size(), static_cast<std::size_t>(std::max(jobs, 1))),
-                                      memoryNeeded / gib, static_cast<double>(memory) / gib),
-                          "memory", "use fewer --jobs or smaller models");
-    if (diskNeeded > static_cast<double>(disk))
-        return inputError(fmt::format("the runs need {:.1f} GiB of disk, {:.1f} GiB are free", diskNeeded / gib, static_cast<double>(disk) / gib), "disk",
-                          "choose another folder, keep fewer checkpoints or traces");
-    return {};
 }
 
 } // namespace spectra::study

@@ -9,8 +9,22 @@
 
 namespace spectra::study {
 
+enum class CellState { waiting, running, done, failed, stopped };
+enum class TaskState { waiting, running, done, missing, failed, stopped };
+
+struct TaskReport {
+    std::size_t task = 0;            ///< index in the specification
+    TaskState state = TaskState::waiting;
+    bool skipped = false;            ///< was done before
+    int exit = 0;
+    std::string error;               ///< of the evaluation, in its own words; missing: which data
+    double seconds = 0;
+};
+struct CellReport;
+
 /// How the runs of a study are done. A run is `PROGRAM ARGUMENTS… CONFIG -o FOLDER --threads N [--resume]`: with --resume
-/// where FOLDER holds a run that was begun (config.json and manifest.json are there), else into no folder.
+/// where FOLDER holds a run that was begun (config.json and manifest.json are there), else into no folder. When it has ended well and the study has tasks,
+/// `PROGRAM eval FOLDER/final --task … --json -o …` scores it, one process for each task that has no score on the same data yet.
 struct SweepOptions {
     std::filesystem::path program;   ///< this program itself; tests put a script here
     std::vector<std::string> arguments = {"train"};
@@ -20,9 +34,8 @@ struct SweepOptions {
     bool overwrite = false;          ///< begin anew in one; with resume: only runs whose configuration changed
     double graceSeconds = 120;       ///< a child that does not end this long after SIGINT is killed
     double pollSeconds = 0.05;
+    std::function<void(const CellReport &, const TaskReport &)> taskEvent; ///< as SweepEvent, of a run's task
 };
-
-enum class CellState { waiting, running, done, failed, stopped };
 
 struct CellReport {
     std::size_t cell = 0;            ///< index
@@ -32,6 +45,7 @@ struct CellReport {
     std::string error;               ///< of the run, in its own words
     double seconds = 0;
     std::optional<double> heldOutLoss;
+    std::vector<TaskReport> tasks;   ///< parallel to the specification's
 };
 
 struct SweepReport {
@@ -39,12 +53,13 @@ struct SweepReport {
     bool stopped = false;            ///< on request
 
     [[nodiscard]] std::size_t count(CellState state) const;
+    [[nodiscard]] std::size_t countTasks(TaskState state) const;
 };
 
 /// Called when a run begins, ends or is skipped.
 using SweepEvent = std::function<void(const CellReport &)>;
 
-/// Runs what is not done, `jobs` at a time, each as a process of its own; a run that fails is recorded and the rest goes on.
+/// Runs what is not done, `jobs` at a time, each as a process of its own; a run or a task that fails is recorded and the rest goes on.
 /// On a stop the children get SIGINT and are waited for. Whatever happens to this process, the folder stays one that
 /// `resume` goes on with; two sweeps never work in one folder. Errors: work (the folder exists without resume or overwrite, is in
 /// use, cannot be written), usage (resume with runs of another configuration). A stop is no error: `stopped` says it.

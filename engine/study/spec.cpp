@@ -290,21 +290,9 @@ Result<void> parseSeeds(const Fields &f, StudySpec &spec)
     return {};
 }
 
-/// "$DATA/x" and relative names → absolute ones. `isFile`: relative names are files in any case.
 Result<void> placeFile(Json &value, bool isFile, const SpecOptions &options, const std::string &where)
 {
-    auto text = value.get<std::string>();
-    if (text == "$DATA" || text.starts_with("$DATA/")) {
-        if (options.data.empty())
-            return usageError("the study reads its texts from a folder of yours", where + ": " + text, "give --data DIR");
-        text = (fs::absolute(options.data) / fs::path(text.substr(std::min<std::size_t>(text.size(), 6)))).lexically_normal().string();
-    } else if (!text.empty() && fs::path(text).is_relative()) {
-        const fs::path beside = fs::absolute(options.folder.empty() ? fs::path(".") : options.folder) / text;
-        std::error_code ignored;
-        if (isFile || fs::exists(beside, ignored))
-            text = beside.lexically_normal().string();
-    }
-    value = text;
+    SPECTRA_TRY(value, placedFile(value.get<std::string>(), isFile, options, where));
     return {};
 }
 
@@ -395,7 +383,7 @@ Result<StudySpec> parseSpec(const Json &json, const std::string &where, const Sp
 {
     StudySpec spec;
     SPECTRA_TRY(const Fields f, Fields::of(json, where, {"name", "title", "about", "base", "axes", "cells", "factorial", "seeds", "baseline", "tables",
-                                                         "figures", "target_losses", "scaling", "claims"}));
+                                                         "figures", "target_losses", "scaling", "claims", "tasks"}));
     SPECTRA_CHECK(f.text("name", spec.name, true));
     if (!isPlainFileName(spec.name) || spec.name.size() > 100)
         return f.wrong("name", "is not a plain name");
@@ -439,6 +427,7 @@ Result<StudySpec> parseSpec(const Json &json, const std::string &where, const Sp
             return f.wrong("target_losses", "is not a list of numbers");
         spec.targetLosses.push_back((*targets)[i].get<double>());
     }
+    SPECTRA_TRY(spec.tasks, parseTasks(f, options));
     SPECTRA_CHECK(parseTables(f, spec));
     SPECTRA_CHECK(parseFigures(f, spec));
     SPECTRA_CHECK(parseScaling(f, spec));
@@ -453,6 +442,8 @@ Result<StudySpec> parseSpec(const Json &json, const std::string &where, const Sp
     }
     spec.source = json;
     spec.source["base"] = spec.base;
+    for (std::size_t i = 0; i < spec.tasks.size(); ++i)
+        spec.source["tasks"][i]["data"] = spec.tasks[i].data;
     return spec;
 }
 

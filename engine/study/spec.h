@@ -61,6 +61,16 @@ struct ScalingSpec {
     bool offset = true;
 };
 
+/// What every finished run is scored on. Its numbers have the paths "tasks.NAME.metrics.METRIC.value".
+struct TaskSpec {
+    std::string name;                ///< letters, digits, "_" and "-"; given, or the task's own
+    std::string task;                ///< as `spectra eval --task` knows it
+    std::string title;
+    std::string data;                ///< absolute; "$DATA/…" in the file
+    std::int64_t shots = -1;         ///< −1: the task's own number
+    std::int64_t limit = 0;          ///< the first items only; 0: all
+};
+
 /// Parts that are switched on and off together: a two-level design. Each factor is an axis of two values, "NAME" and "-NAME".
 struct FactorialSpec {
     std::vector<std::string> factors;
@@ -81,6 +91,7 @@ struct StudySpec {
     std::vector<FigureSpec> figures;
     std::vector<ScalingSpec> scaling;
     std::vector<double> targetLosses;
+    std::vector<TaskSpec> tasks;
     std::map<std::string, std::string> claims; ///< method of the claims file → row's label
     Json source;                     ///< the same as JSON, base put in, reads back to an equal study
 
@@ -97,6 +108,12 @@ struct SpecOptions {
 [[nodiscard]] Result<StudySpec> parseSpec(const Json &json, const std::string &where, const SpecOptions &options);
 /// Reads a file; relative files are seen from its folder.
 [[nodiscard]] Result<StudySpec> readSpec(const std::filesystem::path &file, SpecOptions options);
+
+/// A name of a file in a specification made absolute: "$DATA/x", or one that is seen from the specification's folder; `isFile`:
+/// relative names are files in any case, else only where such a file is there. Errors (usage): $DATA without a folder.
+[[nodiscard]] Result<std::string> placedFile(std::string text, bool isFile, const SpecOptions &options, const std::string &where);
+/// The list "tasks". Errors (usage): keys, values, two tasks of one name.
+[[nodiscard]] Result<std::vector<TaskSpec>> parseTasks(const Fields &fields, const SpecOptions &options);
 
 /// Puts `value` at a dotted path of a configuration. "router" and "router.type" replace the whole router: options of one
 /// method mean nothing to another.

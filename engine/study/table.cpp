@@ -197,14 +197,9 @@ TableCell gather(const Study &study, const Study::Row &row, const Quantity &quan
     for (const std::size_t i : row.cells) {
         const CellResult &result = study.results[i];
         const std::string seed = fmt::format("seed {}: ", study.cells[i].seed);
-        if (!result.done) {
-            cell.missing.push_back(seed + result.reason);
-            continue;
-        }
-        const auto value = result.number(quantity.path);
+        const auto value = result.done ? result.number(quantity.path) : std::nullopt;
         if (!value) {
-            const Json *there = valueAt(result.result, quantity.path);
-            cell.missing.push_back(seed + (there != nullptr && there->is_null() ? "not defined in this run" : "not measured by this run"));
+            cell.missing.push_back(seed + result.absence(quantity.path));
             continue;
         }
         cell.values.push_back(*value * quantity.scale);
@@ -309,6 +304,10 @@ Result<StudyTable> makeTable(const Study &study, const TableSpec &spec)
         TableRow out{row.label, false, {}};
         for (const Quantity &column : spec.columns)
             out.cells.push_back(gather(study, row, column));
+        out.causal = std::none_of(row.cells.begin(), row.cells.end(), [&](std::size_t i) {
+            const Json *causal = valueAt(study.results[i].result, "causal");
+            return causal != nullptr && *causal == false;
+        });
         table.rows.push_back(std::move(out));
     }
     table.baseline = spec.baseline.empty() ? study.spec.baseline : spec.baseline;

@@ -28,6 +28,7 @@ struct TableRow {
     std::string label;
     bool baseline = false;
     std::vector<TableCell> cells;    ///< per column
+    bool causal = true;              ///< false: a run says that its inference is not
 };
 
 /// A line below the methods: the mean over them, or an improvement in per cent.

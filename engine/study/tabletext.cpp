@@ -54,6 +54,12 @@ std::vector<std::string> notes(const StudyTable &table)
         out.push_back(fmt::format("Percentages in brackets: change against {}. ns: not significantly different from it (p ≥ 0.05, t tests on the seeds, "
                                   "Holm's correction over the {} tests of this table); without mark: significant, or no test for want of seeds (n < 2).",
                                   table.baseline, table.tests));
+    std::string early;
+    for (const TableRow &row : table.rows)
+        if (!row.causal)
+            early += (early.empty() ? "" : ", ") + row.label;
+    if (!early.empty())
+        out.push_back(fmt::format("Not causal, a token's routing depends on later ones (losses and scores profit from that): {}.", early));
     for (const TableRow &row : table.rows)
         for (std::size_t c = 0; c < row.cells.size(); ++c) {
             const TableCell &cell = row.cells[c];

@@ -2,6 +2,7 @@
 // The runner against a child that trains nothing: a shell script that does what its configuration's router says.
 #include "engine/study/process.h"
 #include "engine/study/runner.h"
+#include "engine/study/table.h"
 #include "tests/engine/study/studyfolder.h"
 
 #include <gmock/gmock.h>
@@ -19,10 +20,26 @@ using study::Cell;
 using study::CellState;
 using study::SweepOptions;
 using study::SweepReport;
+using study::TaskState;
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr const char *kChild = R"(#!/bin/sh
+constexpr const char *kChild = R"sh(#!/bin/sh
+if [ "$1" = eval ]; then
+    cell=$(basename "$(dirname "$2")"); here=$(dirname "$2")/../..; shift
+    echo "eval $cell $*" >> "$here/calls.txt"
+    for word; do [ "$before" = -o ] && items=$word; before=$word; done
+    if [ "$3" = lambada ] && [ ! -e "$here/mended" ]; then echo '{"half": ' ; echo 'error: no last word: line 3' >&2; exit 3; fi
+    if [ "$3" = boolq ]; then echo '{"n": 1}'; exit 0; fi
+    if [ "$3" = piqa ]; then
+        trap 'exit 130' INT TERM
+        echo > "$here/scoring"
+        while [ ! -e "$here/go" ]; do sleep 0.02; done
+    fi
+    echo item > "$items"
+    echo '{"task": "'$3'", "n": 4, "metrics": {"acc": {"value": 0.75, "low": 0.2, "high": 0.9}}}'; exit 0
+fi
 config=$2; out=$4
 here=$(dirname "$config")/..
 type() { grep -q "\"type\": \"$1\"" "$config"; }
@@ -48,8 +65,9 @@ fi
 if type nap; then sleep 0.15; fi
 echo "-" >> "$here/alive.txt"
 echo '{"step": 9, "loss": 3.5}' > "$out/log.jsonl"
-echo '{"held_out_loss": 3.5}' > "$out/result.json"
-)";
+causal=true; if type early; then causal=false; fi
+echo '{"held_out_loss": 3.5, "causal": '$causal'}' > "$out/result.json"
+)sh";
 
 class Runner : public StudyTest {
 protected:
@@ -70,6 +88,21 @@ protected:
         for (const std::string &r : routers)
             spec["axes"][0]["values"].push_back({{"label", r}, {"set", {{"router.type", r}}}});
         m_spec = *study::parseSpec(spec, "spec", {});
+        m_cells = *study::makeCells(m_spec);
+    }
+
+    /// Tasks of the study, their data in m_folder/data.
+    void tasks(const char *list, const std::vector<std::string> &files)
+    {
+        Json spec = m_spec.source;
+        spec["tasks"] = parsed(list);
+        for (const std::string &file : files)
+            write(at("data/" + file), "items");
+        study::SpecOptions options;
+        options.data = at("data").string();
+        auto read = study::parseSpec(spec, "spec", options);
+        ASSERT_TRUE(read) << read.error().what << ": " << read.error().where;
+        m_spec = std::move(*read);
         m_cells = *study::makeCells(m_spec);
     }
 
@@ -224,6 +257,106 @@ TEST_F(Runner, aStopReachesTheChildrenAndKeepsWhatIsDone)
     EXPECT_EQ(again->count(CellState::done), 3u);
     EXPECT_THAT(calls().back(), HasSubstr("slow_s0"));
     EXPECT_THAT(calls().back(), HasSubstr("--resume"));
+}
+
+TEST_F(Runner, finishedRunsAreScored)
+{
+    plan({"good", "fails", "early"}, {0});
+    tasks(R"([{"task": "choice", "data": "$DATA/q.jsonl", "shots": 2, "limit": 9}, {"task": "choice", "name": "again", "data": "$DATA/q.jsonl"},
+              {"task": "mmlu", "data": "$DATA/nowhere.jsonl"}, {"task": "lambada", "data": "$DATA/q.jsonl"}, {"task": "boolq", "data": "$DATA/q.jsonl"}])",
+          {"q.jsonl"});
+    const auto report = sweep();
+    ASSERT_TRUE(report) << report.error().what;
+    EXPECT_EQ(report->count(CellState::done), 2u) << "a task that fails or has no data leaves its run done";
+    EXPECT_EQ(report->countTasks(TaskState::done), 4u);
+    EXPECT_EQ(report->countTasks(TaskState::failed), 4u);
+    EXPECT_EQ(report->countTasks(TaskState::missing), 2u);
+    EXPECT_EQ(report->countTasks(TaskState::waiting), 5u) << "a run that failed is not scored";
+    ASSERT_GE(calls().size(), 3u);
+    EXPECT_THAT(calls()[1], AllOf(HasSubstr("eval good_s0"), HasSubstr("good_s0/final --task choice --data"), HasSubstr("q.jsonl --shots 2 --limit 9 --json -o"),
+                                  HasSubstr("--threads 1"), Not(HasSubstr("--allow-noncausal"))));
+    EXPECT_THAT(calls()[2], Not(HasSubstr("--shots")));
+    EXPECT_THAT(calls().back(), AllOf(HasSubstr("eval early_s0"), HasSubstr("--allow-noncausal")));
+    const auto study = study::openStudy(at("study"));
+    ASSERT_TRUE(study) << study.error().what << ": " << study.error().where;
+    EXPECT_EQ(study->results[0].number("tasks.choice.metrics.acc.value"), 0.75);
+    EXPECT_EQ(study->results[0].number("tasks.again.metrics.acc.low"), 0.2);
+    EXPECT_TRUE(fs::exists(at("study/cells/good_s0/tasks/choice.jsonl")));
+    EXPECT_FALSE(study->results[0].number("tasks.mmlu.metrics.acc.value"));
+    EXPECT_THAT(study->results[0].absence("tasks.mmlu.metrics.acc.value"), AllOf(HasSubstr("mmlu is not here"), HasSubstr("nowhere.jsonl")));
+    EXPECT_EQ(study->results[0].absence("tasks.lambada.metrics.acc.value"), "task lambada failed (exit 3): no last word: line 3");
+    EXPECT_THAT(study->results[0].absence("tasks.boolq.metrics.acc.value"), HasSubstr("ended without a result"));
+    EXPECT_THAT(study->results[1].absence("tasks.choice.metrics.acc.value"), HasSubstr("failed (exit 1)"));
+    study::TableSpec spec;
+    spec.rows = {"router"};
+    spec.columns = {study::Quantity{"tasks.lambada.metrics.acc.value", "acc", "", "higher", -1, 1}, study::Quantity{"tasks.choice.metrics.acc.value", "acc", "%", "higher", -1, 100}};
+    const auto table = study::makeTable(*study, spec);
+    ASSERT_TRUE(table);
+    EXPECT_THAT(table->rows[0].cells[0].reason, HasSubstr("no last word"));
+    EXPECT_EQ(table->rows[0].cells[1].mean->mean, 75);
+    EXPECT_TRUE(table->rows[0].causal);
+    EXPECT_FALSE(table->rows[2].causal);
+}
+
+TEST_F(Runner, scoresThatAreThereAreKept)
+{
+    plan({"good"}, {0});
+    const char *list = R"([{"task": "choice", "data": "$DATA/q.jsonl"}, {"task": "lambada", "data": "$DATA/l.jsonl"}, {"task": "mmlu", "data": "$DATA/m.jsonl"}])";
+    tasks(list, {"q.jsonl", "l.jsonl"});
+    ASSERT_TRUE(sweep());
+    ASSERT_EQ(calls().size(), 3u);
+    m_options.resume = true;
+    write(at("study/mended"), "");
+    tasks(list, {"m.jsonl"});
+    auto report = sweep();
+    ASSERT_TRUE(report);
+    EXPECT_EQ(report->countTasks(TaskState::done), 3u);
+    ASSERT_EQ(calls().size(), 5u) << "what failed and what had no data, nothing else";
+    EXPECT_THAT(calls()[3], HasSubstr("--task lambada"));
+    EXPECT_THAT(calls()[4], HasSubstr("--task mmlu"));
+    ASSERT_TRUE(sweep());
+    EXPECT_EQ(calls().size(), 5u);
+    // Other data or settings: another score. Data that is gone leaves the score that is there.
+    write(at("data/q.jsonl"), "other items");
+    fs::remove(at("data/m.jsonl"));
+    Json changed = m_spec.source;
+    changed["tasks"][1]["limit"] = 3;
+    m_spec = *study::parseSpec(changed, "spec", {});
+    report = sweep();
+    ASSERT_TRUE(report);
+    EXPECT_EQ(report->countTasks(TaskState::done), 3u);
+    ASSERT_EQ(calls().size(), 7u);
+    EXPECT_THAT(calls()[5], HasSubstr("--task choice"));
+    EXPECT_THAT(calls()[6], HasSubstr("--limit 3"));
+    EXPECT_EQ(study::openStudy(at("study"))->results[0].unscored.size(), 0u);
+    // Half a document is no score.
+    write(at("study/cells/good_s0/tasks/choice.json"), "{\"metr");
+    EXPECT_THAT(study::openStudy(at("study"))->results[0].absence("tasks.choice.metrics.acc.value"), HasSubstr("cannot be read"));
+    ASSERT_TRUE(sweep());
+    EXPECT_EQ(calls().size(), 8u);
+}
+
+TEST_F(Runner, aStopReachesAScoringChild)
+{
+    plan({"good", "other"}, {0});
+    tasks(R"([{"task": "piqa", "data": "$DATA/q.jsonl"}, {"task": "choice", "data": "$DATA/q.jsonl"}])", {"q.jsonl"});
+    std::stop_source stop;
+    std::jthread stopper([&] {
+        EXPECT_TRUE(waitFor([&] { return fs::exists(at("study/scoring")); }));
+        stop.request_stop();
+    });
+    const auto report = sweep(stop.get_token());
+    ASSERT_TRUE(report);
+    EXPECT_TRUE(report->stopped);
+    EXPECT_EQ(report->count(CellState::done), 1u);
+    EXPECT_EQ(report->countTasks(TaskState::stopped), 1u);
+    EXPECT_THAT(study::openStudy(at("study"))->results[0].absence("tasks.piqa.metrics.acc.value"), HasSubstr("stopped"));
+    m_options.resume = true;
+    write(at("study/go"), "");
+    const auto again = sweep();
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->countTasks(TaskState::done), 4u);
+    EXPECT_EQ(calls().size(), 7u) << "two runs, four scores, one of them twice";
 }
 
 TEST_F(Runner, twoSweepsNeverWorkInOneFolder)

@@ -115,6 +115,39 @@ TEST(Spec, errorsNameThePlaceAndTheNearestKey)
     EXPECT_THAT(errorOf(json).what, HasSubstr("nothing that varies"));
 }
 
+TEST(Spec, tasksAreReadStrictly)
+{
+    const auto with = [](const char *list) {
+        Json json = minimal();
+        json["tasks"] = parsed(list);
+        return json;
+    };
+    study::SpecOptions options;
+    options.folder = "/specs";
+    options.data = "/texts";
+    const auto spec = study::parseSpec(with(R"([{"task": "ppl", "data": "$DATA/a.txt", "title": "Law"}, {"task": "choice", "name": "mine", "data": "q.jsonl", "shots": 0, "limit": 20}])"),
+                                       "spec.json", options);
+    ASSERT_TRUE(spec) << spec.error().what;
+    ASSERT_EQ(spec->tasks.size(), 2u);
+    EXPECT_EQ(spec->tasks[0].name, "ppl");
+    EXPECT_EQ(spec->tasks[0].data, "/texts/a.txt");
+    EXPECT_EQ(spec->tasks[0].shots, -1) << "the task's own number";
+    EXPECT_EQ(spec->tasks[1].data, "/specs/q.jsonl");
+    EXPECT_EQ(spec->tasks[1].limit, 20);
+    const auto again = study::parseSpec(spec->source, "study.json", {});
+    ASSERT_TRUE(again) << "without the folder of the data";
+    EXPECT_EQ(again->tasks[0].data, "/texts/a.txt");
+    EXPECT_THAT(errorOf(with(R"([{"task": "ppl"}])")).what, HasSubstr("\"data\""));
+    EXPECT_THAT(errorOf(with(R"([{"task": "ppl", "data": "$DATA/a"}])")).mend, HasSubstr("--data"));
+    EXPECT_THAT(errorOf(with(R"([{"task": "ppl", "data": "a", "shot": 3}])")).mend, HasSubstr("\"shots\""));
+    EXPECT_THAT(errorOf(with(R"([{"task": "ppl", "data": "a", "shots": -1}])")).where, HasSubstr("tasks[0]: shots"));
+    EXPECT_THAT(errorOf(with(R"([{"task": "ppl", "data": "a"}, {"task": "ppl", "data": "b"}])")).mend, HasSubstr("\"name\""));
+    for (const char *name : {"", "../x", "a.b", "a b"})
+        EXPECT_THAT(errorOf(with((R"([{"task": "ppl", "data": "a", "name": ")" + std::string(name) + R"("}])").c_str())).what, HasSubstr("plain name")) << name;
+    EXPECT_EQ(errorOf(with("[3]")).kind, ErrorKind::usage);
+    EXPECT_EQ(errorOf(with("{}")).kind, ErrorKind::usage);
+}
+
 TEST(Spec, anAxisThatIsNeitherRowNorFixedIsNamed)
 {
     Json json = minimal();
