@@ -46,7 +46,7 @@ struct TrainTiming {
 };
 
 struct TrainOutput {
-    torch::Tensor loss;                  ///< mean −log p of the targets, nats; with gradient
+    torch::Tensor loss;                  ///< mean −log p of the targets, nats; with gradient, to be used while the model lives
     torch::Tensor nll;                   ///< [S,T] f32 detached; NaN where there is no target
     std::map<std::string, torch::Tensor> routerLosses; ///< by name, summed over MoE layers, coefficients applied; with gradient
     std::vector<torch::Tensor> loads;    ///< per MoE layer [E] i64: assignments of counted tokens
@@ -61,7 +61,7 @@ struct TrainPassOptions {
     Compute compute = Compute::f32;      ///< bf16: matrix products of the model in bf16, master weights and the router in f32
     bool attentionLogits = false;
     bool keepSteps = false;
-    bool training = true;                ///< false: as at inference, without jitter, quota and dropout
+    bool training = true;                ///< false: as at inference, without jitter, quota and dropout, and without gradients
     Collective *collective = nullptr;
     /// Residual stream [S,T,H] behind each decoder layer (−1: the embedding), for finding where values stop being finite.
     std::function<void(std::int64_t layer, const torch::Tensor &hidden)> onHidden;
@@ -85,7 +85,8 @@ public:
     [[nodiscard]] const ModelConfig &config() const;
     [[nodiscard]] Router *router();      ///< nullptr for a dense model
     [[nodiscard]] const Router *router() const;
-    /// Every trained tensor in a fixed order. Shared experts are left out when `freezeShared`.
+    /// Every tensor that can be trained, in a fixed order. What a caller freezes (requires_grad false) gets no gradient. Backward passes add
+    /// to .grad directly (engine/train/traintasks.h): torch::autograd::grad() sees the router's parameters only.
     [[nodiscard]] const std::vector<TrainParameter> &parameters() const;
 
     /// Errors: usage (ids outside the vocabulary), work (out of memory), cancelled (between layers). A loss that is not

@@ -323,7 +323,7 @@ public:
     }
 
 private:
-    static constexpr std::int64_t kRows = 32, kColumns = 512; ///< of one task
+    static constexpr std::int64_t kRows = 64, kColumns = 512; ///< of one task
 };
 
 } // namespace
