@@ -218,6 +218,11 @@ Result<void> RunLog::add(const Evaluation &e, const std::vector<std::string> &do
     return {};
 }
 
+bool RunLog::hasEvaluation(std::int64_t step) const
+{
+    return std::any_of(m_evaluations.begin(), m_evaluations.end(), [step](const Json &row) { return row["evaluation"] == step; });
+}
+
 Result<void> RunLog::writeMetrics() const
 {
     SPECTRA_TRY(const auto file, ArrayFile::create(m_folder / "metrics.h5", true));

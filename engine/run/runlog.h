@@ -28,6 +28,7 @@ public:
     /// Writes metrics.h5, whole or not at all.
     [[nodiscard]] Result<void> writeMetrics() const;
 
+    [[nodiscard]] bool hasEvaluation(std::int64_t step) const;
     [[nodiscard]] const std::vector<nlohmann::ordered_json> &steps() const { return m_steps; }
     [[nodiscard]] const std::vector<nlohmann::ordered_json> &evaluations() const { return m_evaluations; }
 

@@ -277,6 +277,10 @@ Result<Summary> TrainRun::run()
             error.mend += fmt::format("{}the last good checkpoint is {}", error.mend.empty() ? "" : "; ", folder->checkpoint(saved).string());
         return error;
     };
+    // A run that was stopped while it looked at the held-out text has the step, but not what the look would have found.
+    if (rank == 0 && due.contains(trainer->stepsDone()) && !log->hasEvaluation(trainer->stepsDone()))
+        if (auto evaluated = evaluate(trainer->stepsDone()); !evaluated.ok())
+            return stopped(std::move(evaluated.error()));
     while (trainer->stepsDone() < end) {
         if (stopWanted())
             return stopped(cancelledError());

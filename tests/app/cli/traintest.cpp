@@ -133,6 +133,25 @@ TEST_F(Train, CtrlCKeepsWhatIsFinished)
     EXPECT_EQ(losses("stopped").size(), done + 1);
 }
 
+TEST_F(Train, AnEvaluationThatWasCutOffIsMadeUp)
+{
+    expect(0, {"train", "train.json", "-o", "cut", "--max-steps", "6"});
+    std::string kept;
+    std::size_t dropped = 0;
+    {
+        std::ifstream stream(at("cut/log.jsonl"));
+        for (std::string line; std::getline(stream, line);)
+            if (nlohmann::json::parse(line).value("evaluation", 0) == 6)
+                ++dropped;
+            else
+                kept += line + "\n";
+    }
+    ASSERT_EQ(dropped, 1u);
+    std::ofstream(at("cut/log.jsonl")) << kept;
+    const nlohmann::json result = json({"train", "train.json", "-o", "cut", "--resume"});
+    EXPECT_TRUE(result["loss_at"].contains("50"));
+}
+
 TEST_F(Train, WhatCannotWorkIsRefusedByName)
 {
     EXPECT_THAT(expect(3, {"train", "nowhere.json", "-o", "x"}).err, HasSubstr("nowhere.json"));
