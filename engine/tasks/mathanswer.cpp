@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/tasks/mathanswer.h"
 
+#include "engine/core/files.h"
 #include "engine/tasks/tasktext.h"
 
 #include <algorithm>
@@ -100,15 +101,22 @@ std::string unwrapped(const std::string &text, const std::string &open, bool gre
     return out;
 }
 
+/// Bytes of the character at `at` (a byte that is not UTF-8 counts as one); 0: the text ends there.
+std::size_t characterAt(std::string_view text, std::size_t at)
+{
+    return at < text.size() ? static_cast<std::size_t>(std::max(1, utf8Length(text, at))) : 0;
+}
+
 /// Braces around an argument that was written without: \frac12 → \frac{1}{2}, \sqrt2 → \sqrt{2}.
 std::string braced(const std::string &text)
 {
     std::string out;
     for (std::size_t at = 0; at < text.size();) {
         const std::string_view rest = std::string_view(text).substr(at);
-        if (rest.starts_with("frac") && rest.size() >= 6 && rest[4] != '{' && rest[5] != '\n') {
-            out += std::string("frac{") + rest[4] + "}{" + rest[5] + "}";
-            at += 6;
+        const std::size_t first = rest.starts_with("frac") ? characterAt(rest, 4) : 0, second = first > 0 ? characterAt(rest, 4 + first) : 0;
+        if (second > 0 && rest[4] != '{' && rest[4 + first] != '\n') {
+            out += "frac{" + std::string(rest.substr(4, first)) + "}{" + std::string(rest.substr(4 + first, second)) + "}";
+            at += 4 + first + second;
         } else {
             out += text[at++];
         }
@@ -122,13 +130,15 @@ std::string braced(const std::string &text)
                 if (close <= at)
                     close = out.find(']', at);
                 if (close != std::string::npos && close + 1 < out.size() && wordCharacter(out[close + 1])) {
-                    roots += out.substr(at, close + 1 - at) + "{" + out[close + 1] + "}";
-                    at = close + 2;
+                    const std::size_t width = characterAt(out, close + 1);
+                    roots += out.substr(at, close + 1 - at) + "{" + out.substr(close + 1, width) + "}";
+                    at = close + 1 + width;
                     continue;
                 }
             } else if (rest[4] != '{') {
-                roots += std::string("sqrt{") + rest[4] + "}";
-                at += 5;
+                const std::size_t width = characterAt(rest, 4);
+                roots += "sqrt{" + std::string(rest.substr(4, width)) + "}";
+                at += 4 + width;
                 continue;
             }
         }
