@@ -50,10 +50,12 @@ void printDryRun(const nlohmann::ordered_json &d)
 
 void printResult(const nlohmann::ordered_json &d)
 {
-    std::string text = fmt::format("held-out loss {:.4f} (perplexity {:.2f}) after {} steps, {:.0f} tokens/s\n", d["held_out_loss"].get<double>(), d["perplexity"].get<double>(),
-                                   d["steps"].get<std::int64_t>(), d["tokens_per_s"].get<double>());
+    // What no text was held out for is null.
+    const auto number = [](const nlohmann::ordered_json &value, int decimals) { return value.is_number() ? fmt::format("{:.{}f}", value.get<double>(), decimals) : std::string("-"); };
+    std::string text = fmt::format("held-out loss {} (perplexity {}){} after {} steps, {:.0f} tokens/s\n", number(d["held_out_loss"], 4), number(d["perplexity"], 2),
+                                   d["causal"] == false ? ", not causal," : "", d["steps"].get<std::int64_t>(), d["tokens_per_s"].get<double>());
     for (const auto &item : d["domains"].items())
-        text += fmt::format("  {:<20} {:.4f}\n", item.key(), item.value()["loss"].get<double>());
+        text += fmt::format("  {:<20} {}\n", item.key(), number(item.value()["loss"], 4));
     if (d.contains("metrics"))
         for (const char *key : {"load_cv", "gram_orthogonality.expression", "sequential_consistency", "expert_overlap_types"})
             if (d["metrics"].contains(key) && d["metrics"][key]["value"].is_number())

@@ -109,7 +109,11 @@ Result<Evaluation> evaluateHeldOut(const JobContext &context, LoadedModel &loade
     traceSpec.plannedLengths.clear();
     for (const TokenSequence &s : text.sequences)
         traceSpec.plannedLengths.push_back(static_cast<std::int64_t>(s.ids.size()));
-    SPECTRA_TRY(const auto live, record(context, loaded, text.sequences, traceSpec, nullptr));
+    // A loss of routing that looks ahead is no likelihood, and no trace holds it; as a training run's own figure it is wanted, marked
+    // by `causal`.
+    TraceSpec measured = traceSpec;
+    measured.available |= bit(Field::nll);
+    SPECTRA_TRY(const auto live, record(context, loaded, text.sequences, measured, nullptr));
     SPECTRA_CHECK(domainLosses(*live, evaluation, text.domains));
     if (moe) {
         MetricOptions options;

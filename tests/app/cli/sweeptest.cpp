@@ -29,6 +29,10 @@ TEST_F(Program, ASweepSaysWhatIsWrongWithItsFile)
     EXPECT_THAT(expect(2, {"sweep", "bad.json", "-o", "x.study"}).err, HasSubstr("did you mean \"axes\""));
     std::ofstream(at("spec.json")) << kSpec;
     expect(2, {"sweep", "spec.json"});
+    nlohmann::json unknown = nlohmann::json::parse(kSpec);
+    unknown["tasks"] = {{{"task", "helaswag"}, {"data", "x.jsonl"}}};
+    std::ofstream(at("task.json")) << unknown;
+    EXPECT_THAT(expect(2, {"sweep", "task.json", "-o", "x.study"}).err, HasSubstr("did you mean \"hellaswag\""));
     expect(2, {"sweep", "spec.json", "-o", "x.study", "--set", "training.seed=3"});
     EXPECT_THAT(expect(2, {"sweep", "table1", "-o", "x.study"}).err, HasSubstr("--data"));
     EXPECT_THAT(named("x."), IsEmpty());
@@ -50,6 +54,40 @@ TEST_F(Program, RunsThatFailLeaveAReportThatSaysSo)
     fs::create_directories(at("plain"));
     expect(3, {"report", "plain", "-o", "x.report"});
     EXPECT_THAT(named("x."), IsEmpty());
+}
+
+TEST_F(Program, FinishedRunsAreScoredOnTasks)
+{
+    std::string text;
+    for (int i = 0; i < 900; ++i)
+        text += "the river number " + std::to_string(i * 7919 % 1000) + (i % 5 == 0 ? " bends twice before noon.\n" : " holds a list of stones, ");
+    std::ofstream(at("stones.txt")) << text;
+    std::ofstream(at("questions.jsonl")) << R"({"question": "The river", "choices": ["bends", "stones"], "answer": 0})" << '\n'
+                                         << R"({"question": "A list of", "choices": ["noon", "stones"], "answer": 1})" << '\n';
+    nlohmann::json spec = nlohmann::json::parse(kSpec);
+    spec["base"]["data"]["domains"]["a"] = "stones.txt";
+    spec["base"]["calibration"]["batches"] = 0;
+    spec["axes"][0]["values"][1] = {{"label", "Expert Choice"}, {"set", {{"router.type", "expert_choice"}}}};
+    spec["baseline"] = "Expert Choice";
+    spec["tasks"] = {{{"task", "choice"}, {"data", "questions.jsonl"}, {"shots", 0}}, {{"task", "mmlu"}, {"data", "nowhere.jsonl"}}};
+    spec["tables"][0]["columns"] = {"tasks.choice.metrics.acc.value", "tasks.mmlu.metrics.acc.value"};
+    std::ofstream(at("scored.json")) << spec;
+    const nlohmann::json report = json({"sweep", "scored.json", "-o", "scored.study"});
+    EXPECT_EQ(report["done"], 2) << report;
+    for (const nlohmann::json &cell : report["cells"]) {
+        EXPECT_EQ(cell["tasks"]["choice"]["state"], "done") << cell;
+        EXPECT_EQ(cell["tasks"]["mmlu"]["state"], "missing");
+    }
+    const auto document = nlohmann::json::parse(readText(at("scored.study/cells/expert-choice_s0/tasks/choice.json")));
+    EXPECT_EQ(document["n"], 2);
+    EXPECT_EQ(document["causal"], false);
+    const std::string table = readText(at("scored.study/table.json"));
+    const auto trained = nlohmann::json::parse(readText(at("scored.study/cells/expert-choice_s0/result.json")));
+    EXPECT_TRUE(trained["held_out_loss"].is_number()) << "measured though the routing looks ahead, and marked";
+    EXPECT_EQ(trained["causal"], false);
+    EXPECT_THAT(table, HasSubstr("the data of task mmlu is not here"));
+    EXPECT_THAT(table, HasSubstr("Not causal"));
+    EXPECT_THAT(run({"sweep", "scored.json", "-o", "scored.study", "--resume"}).err, HasSubstr("task choice done before"));
 }
 
 } // namespace
