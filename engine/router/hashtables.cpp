@@ -47,7 +47,8 @@ Result<torch::Tensor> balancedTable(const torch::Tensor &counts, std::int64_t ex
     const torch::Tensor here = counts.cpu().to(torch::kInt64).contiguous();
     const std::int64_t n = here.size(0);
     const auto *const count = here.const_data_ptr<std::int64_t>();
-    std::vector<std::int64_t> order(static_cast<std::size_t>(n)), ranking(static_cast<std::size_t>(experts)), load(ranking.size(), 0), unseen(ranking.size(), 0);
+    const auto expertCount = static_cast<std::size_t>(experts);
+    std::vector<std::int64_t> order(static_cast<std::size_t>(n)), ranking(expertCount), load(expertCount, 0), unseen(expertCount, 0);
     std::iota(order.begin(), order.end(), std::int64_t(0));
     std::stable_sort(order.begin(), order.end(), [count](std::int64_t a, std::int64_t b) { return count[a] > count[b]; });
     std::iota(ranking.begin(), ranking.end(), std::int64_t(0));
