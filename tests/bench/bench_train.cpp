@@ -108,8 +108,10 @@ public:
         std::printf("  ms a step: forward %.1f (attention %.1f, router %.1f, experts %.1f, dense %.1f, head %.1f), backward %.1f, clip and optimizer %.1f\n",
                     per(m_parts.forward), per(m_parts.timing.attention), per(m_parts.timing.router), per(m_parts.timing.experts), per(m_parts.timing.dense),
                     per(m_parts.timing.head), per(m_parts.backward), per(m_parts.optimizer));
+        // The model's own times are of the clock on the wall, so they are held against each other.
+        const TrainTiming &t = m_parts.timing;
         std::printf("  %.1f GFLOP/s; routing is %.1f %% of the operations and %.1f %% of the forward pass\n", rate * m_flops.total() / 1e9,
-                    100 * m_flops.router / m_flops.total(), 100 * m_parts.timing.router / m_parts.forward);
+                    100 * m_flops.router / m_flops.total(), 100 * t.router / (t.attention + t.router + t.experts + t.dense + t.head));
     }
     [[nodiscard]] const TrainFlops &flops() const { return m_flops; }
 
