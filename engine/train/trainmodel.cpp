@@ -152,8 +152,7 @@ Result<TrainOutput> TrainModel::forward(const TrainBatch &batch, const TrainPass
         const train::TrainDecoder &decoder = d->decoder;
         const ModelConfig &c = decoder.config;
         SPECTRA_CHECK(checkBatch(batch, c.vocabulary));
-        const bool fast = cpuHasFastBf16();
-        if (options.compute == Compute::bf16 && !fast)
+        if (options.compute == Compute::bf16 && !cpuHasFastBf16())
             return usageError("bf16 is slow on this CPU: it has neither AVX-512 BF16 nor AMX", "precision: bf16", "Use f32 or auto");
         const torch::AutoGradMode gradients(torch::GradMode::is_enabled() && options.training);
         const std::int64_t sequences = batch.ids.size(0), length = batch.ids.size(1), rows = sequences * length, half = d->rope.half();
@@ -163,7 +162,8 @@ Result<TrainOutput> TrainModel::forward(const TrainBatch &batch, const TrainPass
         pass->cos = torch::empty({length, half});
         pass->sin = torch::empty({length, half});
         d->rope.angles(0, length, length, pass->cos.data_ptr<float>(), pass->sin.data_ptr<float>());
-        pass->bf16 = options.compute == Compute::bf16 || (options.compute == Compute::automatic && fast);
+        // Not by itself: every product rounds its factors first, and at the sizes trained on CPUs that costs more than it saves.
+        pass->bf16 = options.compute == Compute::bf16;
         pass->attentionLogits = options.attentionLogits;
         pass->keepSteps = options.keepSteps;
         RouterInput &routing = pass->routing;

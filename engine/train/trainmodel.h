@@ -58,7 +58,7 @@ struct TrainOutput {
 
 struct TrainPassOptions {
     bool activationCheckpointing = false; ///< keep layer inputs only and run each layer again in the backward pass: same gradients, less memory
-    Compute compute = Compute::f32;      ///< bf16: matrix products of the model in bf16, master weights and the router in f32
+    Compute compute = Compute::f32;      ///< bf16: matrix products of the model in bf16, master weights and the router in f32; automatic: f32
     bool attentionLogits = false;
     bool keepSteps = false;
     bool training = true;                ///< false: as at inference, without jitter, quota and dropout, and without gradients
