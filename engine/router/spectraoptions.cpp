@@ -48,6 +48,14 @@ const std::vector<OptionField<SpectraOptions>> &spectraOptionTable()
         {"so_warmup_steps", &O::soWarmupSteps, "steps over which ortho_loss_coef rises from 0", 0, 1e9, false, {}, false},
         {"so_lambda_max", &O::soLambdaMax, "ceiling of the orthogonality coefficient; -1: ortho_loss_coef", -1, 1000, false, {}, false},
         {"causal_ema", &O::causalEma, "rho of the running averages of mean expression, potential, speciality penalty and demand", 0, 1, false, {}, false},
+        {"causal_potential", &O::causalPotential,
+         "how training finds the potentials of causal routing: running average of the batch's own (average), or steps that balance the causal rule's "
+         "top-k load on each batch (dual); routing in training is the same with both",
+         -inf, inf, false, {"average", "dual"}, false},
+        {"causal_potential_step", &O::causalPotentialStep, "eta of causal_potential dual: g_i += eta*(1 - E*share_i) after each optimiser step", 0, 100, true, {}, false},
+        {"sequential_loss_coef", &O::sequentialLossCoef,
+         "coefficient of the mean of -log sum_i Q_t,i*Q_t+1,i over neighbouring tokens of a sequence: holds routing on along the text (ours; 0 in the drafts)", 0, 1000, false, {}, false},
+        {"gru_update_bias", &O::gruUpdateBias, "initial bias of the GRU's update gate; > 0 remembers longer", -100, 100, false, {}, false},
         {"calibrated_epsilon", &O::calibratedEpsilon, "epsilon at which the stored potentials were found; 0: the present one", 0, 1000, false, {}, false},
     };
     return table;

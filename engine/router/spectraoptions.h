@@ -32,6 +32,10 @@ struct SpectraOptions {
     int soWarmupSteps = 0;
     double soLambdaMax = -1;             ///< < 0: orthoLossCoef
     double causalEma = 0.99;
+    std::string causalPotential = "average";
+    double causalPotentialStep = 0.05;
+    double sequentialLossCoef = 0;
+    double gruUpdateBias = 0;
     double calibratedEpsilon = 0;        ///< ε at which the stored potentials were found; 0: the present one
 
     /// Combinations that make no sense together. Errors (usage) name the option.

@@ -221,7 +221,7 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
     select(step, input, q);
     if (!input.training)
         return step;
-    addLosses(step, input, rowsOf(q, counted), batch);
+    addLosses(step, input, q, rowsOf(q, counted), batch);
     if (input.recomputing)
         return step;
     Sums sums;
@@ -236,6 +236,8 @@ RoutingStep SpectraRouter::routeTensors(const RouterInput &input, RouterState &s
     }
     if (m_options.capacity == "dynamic")
         sums.demand = demandOf(rowsOf(q, counted));
+    if (osr && m_options.causalPotential == "dual")
+        sums.load = causalLoad(layer, rowsOf(s, counted));
     keepAverages(layer, batch, std::move(sums), collective);
     return step;
 }
@@ -247,6 +249,15 @@ torch::Tensor SpectraRouter::penaltyOver(const torch::Tensor &routing, double to
         return p;
     // The vanishing term keeps a process without rows in the graph, so that all of them meet in the backward pass.
     return sumOverProcesses(p * static_cast<double>(routing.size(0)) + 0 * routing.sum(), collective) / std::max(total, 1.0);
+}
+
+/// What the causal rule, with its buffers of now, would assign to each expert: these rows' similarities are all that it needs.
+torch::Tensor SpectraRouter::causalLoad(const Layer &layer, const torch::Tensor &s) const
+{
+    const torch::NoGradGuard noGrad;
+    const auto cost = ts::osrCost(s.detach(), ts::repulsion(ts::gram(layer.meanExpression)), m_options.repulsionWeight, m_options.confidencePenalty,
+                                  m_options.confidenceThreshold);
+    return demandOf(ts::plan(cost, inferencePotential(layer), m_options.sinkhornEpsilon, m_options.logSinkhorn));
 }
 
 torch::Tensor SpectraRouter::demandOf(const torch::Tensor &q) const
@@ -288,7 +299,33 @@ void SpectraRouter::select(RoutingStep &step, const RouterInput &input, const to
     step.weights = weights / weights.sum(-1, true).clamp_min(1e-30);
 }
 
-void SpectraRouter::addLosses(RoutingStep &step, const RouterInput &input, const torch::Tensor &q, const Batch &batch) const
+/// Mean over neighbours in one sequence, both counted, of −log Σ_i Q_t,i Q_t+1,i: how unlikely it is that two draws from their rows are
+/// the same expert.
+torch::Tensor SpectraRouter::sequentialLoss(const RouterInput &input, const torch::Tensor &q) const
+{
+    const std::int64_t n = q.size(0);
+    if (n < 2)
+        return torch::zeros({}, q.options());
+    auto pairs = torch::ones({n - 1}, q.options().requires_grad(false));
+    for (std::size_t i = 1; i + 1 < input.offsets.size(); ++i)
+        if (input.offsets[i] > 0 && input.offsets[i] < n)
+            pairs.select(0, input.offsets[i] - 1).zero_();
+    if (input.mask.defined()) {
+        const auto counts = input.mask.to(pairs.options());
+        pairs = pairs * counts.slice(0, 0, n - 1) * counts.slice(0, 1, n);
+    }
+    const auto disagreement = -((q.slice(0, 0, n - 1) * q.slice(0, 1, n)).sum(-1).clamp_min(1e-30).log() * pairs).sum();
+    double total = pairs.sum().item<double>(), processes = 1;
+    if (Collective *const collective = collectiveOf(input)) { // scaled as the entropy is
+        auto count = torch::full({1}, total, torch::kFloat64);
+        collective->sumInPlace(count);
+        total = count.item<double>();
+        processes = static_cast<double>(collective->size());
+    }
+    return disagreement * (processes / std::max(total, 1.0));
+}
+
+void SpectraRouter::addLosses(RoutingStep &step, const RouterInput &input, const torch::Tensor &all, const torch::Tensor &q, const Batch &batch) const
 {
     if (m_options.entropyCoef > 0) {
         auto entropy = m_options.entropyCoef * ts::meanEntropy(q);
@@ -296,6 +333,8 @@ void SpectraRouter::addLosses(RoutingStep &step, const RouterInput &input, const
             entropy = entropy * (batch.rows * collective->size() / std::max(batch.total, 1.0));
         step.losses["entropy"] = entropy;
     }
+    if (m_options.sequentialLossCoef > 0)
+        step.losses["sequential"] = m_options.sequentialLossCoef * sequentialLoss(input, all);
     const double coefficient = orthoCoefficient();
     if (coefficient <= 0)
         return;
@@ -314,18 +353,20 @@ void SpectraRouter::keepAverages(Layer &layer, const Batch &batch, Sums sums, Co
     const torch::NoGradGuard noGrad;
     const std::int64_t e = m_shape.experts;
     if (collective) {
-        // In one go: [potential E | rows transported | penalty E or 1 | demand E]. The mean expression is that of all processes already.
+        // In one go: [potential E | rows transported | penalty E or 1 | demand E | load E]. The mean expression is that of all processes already.
         const auto host = torch::TensorOptions(torch::kFloat64);
         const auto part = [&](const torch::Tensor &t, std::int64_t size) { return t.defined() ? t.detach().to(torch::kCPU, torch::kFloat64).view({-1}) : torch::zeros({size}, host); };
         const std::int64_t penalties = layer.penalty.defined() ? layer.penalty.numel() : 0;
-        auto all = torch::cat({part(sums.potential, e), torch::full({1}, sums.transported, host), part(sums.penalty, penalties), part(sums.demand, e)});
+        auto all = torch::cat({part(sums.potential, e), torch::full({1}, sums.transported, host), part(sums.penalty, penalties), part(sums.demand, e), part(sums.load, e)});
         collective->sumInPlace(all);
         sums.potential = all.slice(0, 0, e).to(batch.mean.device(), batch.mean.scalar_type());
         sums.transported = all[e].item<double>();
         if (penalties > 0)
             sums.penalty = all.slice(0, e + 1, e + 1 + penalties).to(layer.penalty.device(), layer.penalty.scalar_type());
         if (m_options.capacity == "dynamic")
-            sums.demand = all.slice(0, -e);
+            sums.demand = all.slice(0, -2 * e, -e);
+        if (m_options.causalPotential == "dual")
+            sums.load = all.slice(0, -e);
         sums.rows = batch.total;
     }
     const auto add = [](torch::Tensor &sum, double &weight, const torch::Tensor &value, double w) {
@@ -339,6 +380,8 @@ void SpectraRouter::keepAverages(Layer &layer, const Batch &batch, Sums sums, Co
     add(layer.penaltySum, layer.penaltyWeight, sums.penalty, sums.rows);
     if (sums.demand.defined())
         add(layer.demandSum, layer.demandWeight, sums.demand, sums.demand.sum().item<double>());
+    if (sums.load.defined())
+        layer.loadSum = layer.loadSum.defined() ? layer.loadSum + sums.load : sums.load;
 }
 
 } // namespace spectra

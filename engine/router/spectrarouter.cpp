@@ -107,6 +107,7 @@ void SpectraRouter::initialise(std::uint64_t seed)
             s.weightHh = torch::cat(hh);
             s.biasIh = torch::zeros({3 * width});
             s.biasHh = torch::zeros({3 * width});
+            s.biasIh.slice(0, width, 2 * width).fill_(m_options.gruUpdateBias);
         } else {
             s.weightIh = xavierUniform(width, d, seed, stream++);
             s.biasIh = torch::zeros({width});
@@ -183,7 +184,7 @@ void SpectraRouter::to(torch::Device device)
     for (const Named &named : namedBuffers())
         *named.tensor = named.tensor->to(device);
     for (Layer &layer : m_layers) {
-        layer.meanSum = layer.potentialSum = layer.penaltySum = layer.demandSum = torch::Tensor();
+        layer.meanSum = layer.potentialSum = layer.penaltySum = layer.demandSum = layer.loadSum = torch::Tensor();
         layer.meanWeight = layer.potentialWeight = layer.penaltyWeight = layer.demandWeight = 0;
     }
     m_fast.reset();
@@ -227,6 +228,16 @@ double SpectraRouter::orthoCoefficient() const
     return m_options.soLambdaMax >= 0 ? std::min(coefficient, m_options.soLambdaMax) : coefficient;
 }
 
+void SpectraRouter::ascend(Layer &layer) const
+{
+    const double all = layer.loadSum.sum().item<double>();
+    if (all <= 0)
+        return;
+    const auto share = layer.loadSum * (static_cast<double>(m_shape.experts) / all);
+    layer.potential.add_(((1 - share) * m_options.causalPotentialStep).to(layer.potential.device(), layer.potential.scalar_type()));
+    layer.potential.sub_(layer.potential.mean());
+}
+
 void SpectraRouter::afterOptimizerStep(const std::vector<torch::Tensor> & /*loads*/)
 {
     const torch::NoGradGuard noGrad;
@@ -241,7 +252,12 @@ void SpectraRouter::afterOptimizerStep(const std::vector<torch::Tensor> & /*load
         if (layer.potentialWeight > 0)
             m_options.calibratedEpsilon = m_options.sinkhornEpsilon;
         blend(layer.meanExpression, layer.meanSum, layer.meanWeight);
-        blend(layer.potential, layer.potentialSum, layer.potentialWeight);
+        if (layer.loadSum.defined())
+            ascend(layer);
+        else
+            blend(layer.potential, layer.potentialSum, layer.potentialWeight);
+        layer.loadSum = layer.potentialSum = torch::Tensor();
+        layer.potentialWeight = 0;
         blend(layer.penalty, layer.penaltySum, layer.penaltyWeight);
         if (layer.demandSum.defined())
             layer.demandSum = layer.demandSum.to(layer.demand.device(), layer.demand.scalar_type());

@@ -59,7 +59,7 @@ private:
         torch::Tensor expressionVectors, linear;                 ///< [E,D], [E,d]
         torch::Tensor meanExpression, potential, penalty;        ///< buffers [E,D], [E], [1] or [E]
         torch::Tensor demand;                                    ///< buffer [E], capacity dynamic only
-        torch::Tensor meanSum, potentialSum, penaltySum, demandSum; ///< of the batches since the last optimiser step
+        torch::Tensor meanSum, potentialSum, penaltySum, demandSum, loadSum; ///< of the batches since the last optimiser step
         double meanWeight = 0, potentialWeight = 0, penaltyWeight = 0, demandWeight = 0;
     };
     struct Named {
@@ -80,7 +80,7 @@ private:
     };
     struct Sums {                        ///< of one batch, for the running averages; undefined: not formed
         double rows = 0, transported = 0; ///< counted rows, and those of a transport
-        torch::Tensor potential, penalty, demand; ///< weighted by rows; assignments by expert
+        torch::Tensor potential, penalty, demand, load; ///< weighted by rows; assignments by expert before the quota, and those of the causal rule
     };
 
     [[nodiscard]] std::vector<Named> namedParameters();
@@ -95,9 +95,12 @@ private:
     [[nodiscard]] RoutingStep routeTensors(const RouterInput &input, RouterState &state, Capture capture);
     [[nodiscard]] Vectors vectors(const RouterInput &input, const torch::Tensor &x, RouterState &state);
     void select(RoutingStep &step, const RouterInput &input, const torch::Tensor &q) const;
-    void addLosses(RoutingStep &step, const RouterInput &input, const torch::Tensor &q, const Batch &batch) const;
+    void addLosses(RoutingStep &step, const RouterInput &input, const torch::Tensor &all, const torch::Tensor &q, const Batch &batch) const;
+    [[nodiscard]] torch::Tensor sequentialLoss(const RouterInput &input, const torch::Tensor &q) const;
     [[nodiscard]] torch::Tensor penaltyOver(const torch::Tensor &routing, double total, Collective *collective) const;
     [[nodiscard]] torch::Tensor demandOf(const torch::Tensor &q) const;
+    [[nodiscard]] torch::Tensor causalLoad(const Layer &layer, const torch::Tensor &s) const;
+    void ascend(Layer &layer) const;
     void keepAverages(Layer &layer, const Batch &batch, Sums sums, Collective *collective) const;
 
     std::string m_name;                          ///< "spectra", or that of a preset

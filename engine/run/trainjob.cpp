@@ -3,6 +3,7 @@
 #include "engine/core/random.h"
 #include "engine/run/environment.h"
 #include "engine/run/heldout.h"
+#include "engine/run/routingcourse.h"
 #include "engine/run/runfolder.h"
 #include "engine/run/runlog.h"
 #include "engine/run/trainsetup.h"
@@ -341,7 +342,12 @@ Result<void> TrainRun::finish(Summary &summary)
     options.tokenizerJson = setup.tokenizerJson;
     options.tokenizerConfigJson = setup.tokenizer->toConfigJson();
     SPECTRA_CHECK(writeFolder(*weights, options, context.progress(), context.stop));
-    const Json result = resultJson(last, calibration);
+    Json result = resultJson(last, calibration);
+    if (last.metrics) {
+        const std::set<std::int64_t> looked = evaluationSteps(config);
+        SPECTRA_TRY(result["metrics"]["routing_consistency"],
+                    routingCourse({looked.begin(), looked.end()}, [this](std::int64_t step) { return folder->trace(step); }, context.stop));
+    }
     summary.document = result.dump(2, ' ', false, Json::error_handler_t::replace);
     return folder->writeResult(summary.document);
 }

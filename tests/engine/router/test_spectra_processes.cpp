@@ -178,6 +178,7 @@ TEST(SpectraProcesses, LossesGradientsAndAveragesEqualOneProcess)
         {"train_sinkhorn_scope=sequence", "expert_choice_routing=false", "scoring=domain"},
         {"train_sinkhorn_scope=causal", "expert_choice_routing=false"},
         {"train_sinkhorn_scope=none", "expert_choice_routing=false", "capacity=dynamic"},
+        {"train_sinkhorn_scope=batch", "expert_choice_routing=false", "sequential_loss_coef=0.2", "causal_potential=dual"},
     };
     for (auto settings : cases) {
         if (settings[0] == "train_sinkhorn_scope=sequence")

@@ -67,6 +67,8 @@ TEST(SpectraTraining, GradientsEqualFiniteDifferences)
         {"projector_orthogonalization=svd"},
         {"projector_orthogonalization=newton_schulz"},
         {"ortho_loss_on=projector"},
+        {"sequential_loss_coef=0.1"},
+        {"sequential_loss_coef=0.1", "train_sinkhorn_scope=sequence"},
     };
     for (auto settings : cases) {
         settings.insert(settings.end(), {"sinkhorn_epsilon=0.5", "expert_choice_routing=false"});
