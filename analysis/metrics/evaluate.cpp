@@ -196,7 +196,7 @@ LayerPlan planFor(const std::map<std::string, const MetricInfo *, std::less<>> &
         plan.entropy = info.has(Column::entropy);
         plan.probabilities |= !plan.entropy;
     }
-    plan.pairs = any({"expert_overlap_positions", "co_activation", "expert_diversity_nmi"});
+    plan.pairs = any({"expert_overlap_positions", "expert_overlap_types", "co_activation", "expert_diversity_nmi"});
     plan.types = any({"expert_overlap_types", "vocabulary_specialization"});
     plan.nextTypes = any({"vocabulary_specialization_predicted"});
     plan.segments = any({"segment_routing_best", "segment_cache_hit"});
@@ -231,7 +231,9 @@ std::map<std::string, std::string> tooLarge(const std::map<std::string, const Me
             bytes = 4 * slices * experts * experts;
         else if (key.starts_with("layer_consistency"))
             bytes = 8 * slices * experts * experts;
-        else if (key == "expert_overlap_types" || key.starts_with("vocabulary_specialization"))
+        else if (key == "expert_overlap_types") // with its shuffled control, which needs the pairs
+            bytes = 4 * experts * static_cast<double>(index.types) + 4 * (slices + 2) * experts * experts;
+        else if (key.starts_with("vocabulary_specialization"))
             bytes = 4 * experts * static_cast<double>(std::max(index.types, index.nextTypes)) + 8 * experts * experts;
         else if (key.starts_with("gram_diagonal_quality"))
             bytes = 8 * slices * experts * std::max(1.0, static_cast<double>(std::max(info.routerDim, info.hidden)));

@@ -192,7 +192,8 @@ void addSpecialisation(std::vector<MetricInfo> &t)
         "expert per token",
         "share", lower, "Jaccard 1901", B, streaming, false, true, e, {}});
     t.push_back({"expert_overlap_types", "Expert overlap, token types",
-        "mean over pairs of experts of the Jaccard index of the sets of vocabulary ids each got",
+        "mean over pairs of experts of the Jaccard index of the sets of vocabulary ids each got; chance: the tokens dealt anew "
+        "to the same sets of experts",
         "share", lower, "Jaccard 1901", B, heavy, false, true, e, {}});
     addGram(t);
     t.push_back({"co_activation", "Co-activation",

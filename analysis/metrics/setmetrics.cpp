@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <numeric>
 
 namespace spectra::detail {
@@ -140,6 +141,19 @@ void pairMetrics(const EvaluationContext &context, int layer, const LayerStats &
     add("expert_diversity_nmi", indicatorDiversity);
 }
 
+/// P(none of the f tokens of a type is among n of N): the product of 1 − n/(N − a), a = 0…f−1; of many factors the later ones by
+/// their middle.
+double missed(double n, double all, double f)
+{
+    if (n + f > all)
+        return 0;
+    double p = 1, a = 0;
+    for (; a < 8 && a + 1 <= f; ++a)
+        p *= 1 - n / (all - a);
+    const double rest = f - a;
+    return rest > 0 ? p * std::exp(rest * std::log1p(-n / (all - a - (rest - 1) / 2))) : p;
+}
+
 void typeMetrics(const EvaluationContext &context, int layer, const LayerStats &stats, LayerMetrics &into)
 {
     const auto experts = static_cast<std::int64_t>(stats.layout.experts);
@@ -170,11 +184,21 @@ void typeMetrics(const EvaluationContext &context, int layer, const LayerStats &
     };
     if (context.wants("expert_overlap_types") && !stats.types.counts.empty()) {
         LayerMetric &m = into["expert_overlap_types"];
+        const auto control = [&](int slice) {
+            const auto at = static_cast<std::size_t>(slice);
+            return stats.pairs.both.empty() || stats.types.counts[at].empty()
+                       ? kNone
+                       : shuffledOverlapOfTypes(stats.types.counts[at], stats.pairs.both[at], stats.pairs.load[at],
+                                                stats.pairs.tokens[at], stats.slots);
+        };
         figures(stats.types, m,
                 [&](const Counts &c) { return c.empty() ? kNone : overlapOfTypes(c, experts, false).mean; });
         if (context.options.matrices)
             m.matrices.push_back(square(layer, experts, overlapOfTypes(stats.types.counts[0], experts, true).matrix));
         m.sequence = stats.sequenceOverlapTypes;
+        m.chance = control(0);
+        for (std::size_t d = 0; d < m.domain.size(); ++d)
+            m.domainChance.push_back(control(context.slices.domain(static_cast<int>(d))));
     }
     const auto vocabulary = [&](const char *key, const TypeCounts &types) {
         if (!context.wants(key) || types.counts.empty())
@@ -378,6 +402,45 @@ OverlapFigures overlapOfTypes(std::span<const std::uint32_t> counts, std::int64_
                 both[i * e + j] = common;
         }
     return overlapOfCounts(both, load, withMatrix);
+}
+
+double shuffledOverlapOfTypes(std::span<const std::uint32_t> types, std::span<const std::uint32_t> both,
+                              std::span<const std::uint32_t> load, std::int64_t tokens, int slots)
+{
+    const std::size_t e = load.size();
+    if (e < 2 || tokens < 1 || slots < 1)
+        return kNone;
+    // How many types there are of each frequency.
+    std::map<double, double> frequencies;
+    for (std::size_t t = 0; t + e <= types.size(); t += e)
+        if (const double sum = std::accumulate(types.begin() + static_cast<std::ptrdiff_t>(t),
+                                               types.begin() + static_cast<std::ptrdiff_t>(t + e), 0.0);
+            sum > 0)
+            frequencies[sum / slots] += 1;
+    const auto all = static_cast<double>(tokens);
+    std::vector<double> f, count, none(e * frequencies.size());
+    for (const auto &[frequency, types_] : frequencies) {
+        for (std::size_t i = 0; i < e; ++i)
+            none[i * frequencies.size() + f.size()] = missed(load[i], all, frequency);
+        f.push_back(frequency);
+        count.push_back(types_);
+    }
+    double sum = 0, used = 0;
+    for (std::size_t i = 0; i < e; ++i)
+        for (std::size_t j = i + 1; j < e; ++j) {
+            if (load[i] == 0 && load[j] == 0)
+                continue;
+            const double either = static_cast<double>(load[i]) + load[j] - both[i * e + j];
+            double intersection = 0, united = 0;
+            for (std::size_t k = 0; k < f.size(); ++k) {
+                const double neither = missed(either, all, f[k]);
+                intersection += count[k] * std::max(0.0, 1 - none[i * f.size() + k] - none[j * f.size() + k] + neither);
+                united += count[k] * (1 - neither);
+            }
+            sum += united > 0 ? intersection / united : 0;
+            used += 1;
+        }
+    return used > 0 ? sum / used : kNone;
 }
 
 double vocabularySpecialization(std::span<const std::uint32_t> counts, std::int64_t experts,

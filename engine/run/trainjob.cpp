@@ -338,6 +338,7 @@ Result<void> TrainRun::finish(Summary &summary)
     SPECTRA_CHECK(log->writeMetrics());
     FolderOptions options;
     options.place = folder->final();
+    options.dtype = config.finalDtype == "bf16" ? DType::bf16 : config.finalDtype == "f16" ? DType::f16 : DType::f32;
     options.overwrite = true;
     options.tokenizerJson = setup.tokenizerJson;
     options.tokenizerConfigJson = setup.tokenizer->toConfigJson();

@@ -78,6 +78,7 @@ struct TrainConfig {
 
     // "checkpoint"
     std::int64_t checkpointEvery = 100, keepCheckpoints = 2; ///< every, keep (0: all)
+    std::string finalDtype = "f32";      ///< dtype: f32 | bf16 | f16, of the matrices in `final`; routers, norms and checkpoints stay f32
 
     // "calibration": last stage of a run with a causal SPECTRA router
     std::int64_t calibrationBatches = 80, calibrationBatchTokens = 4096; ///< batches (0: none), batch_tokens

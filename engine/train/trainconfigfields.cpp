@@ -145,6 +145,7 @@ const std::vector<ConfigField> &trainConfigFields()
 
         whole("checkpoint", "every", &C::checkpointEvery, 1, kMany),
         whole("checkpoint", "keep", &C::keepCheckpoints, 0, kMany),
+        text("checkpoint", "dtype", &C::finalDtype, {"f32", "bf16", "f16"}),
 
         whole("calibration", "batches", &C::calibrationBatches, 0, kMany),
         whole("calibration", "batch_tokens", &C::calibrationBatchTokens, 1, kMany),

@@ -83,6 +83,14 @@ TEST_F(Train, ARunLeavesAModelItsCurvesAndItsResult)
                              "final/model.safetensors", "traces/step-000012.h5", "checkpoints/step-000012/optimizer/numbers.json"})
         EXPECT_TRUE(fs::exists(at("whole") / name)) << name;
     EXPECT_EQ(losses("whole").size(), 12u);
+    const nlohmann::json &kept = result["metrics"]["routing_consistency"];
+    EXPECT_EQ(kept["from_step"], 9) << "the first evaluation of the last quarter";
+    EXPECT_GE(kept["value"].get<double>(), 0);
+    EXPECT_LE(kept["value"].get<double>(), kept["matched"].get<double>());
+    EXPECT_LE(kept["value"].get<double>(), kept["saturation"].get<double>());
+    EXPECT_EQ(kept["by_layer"].size(), 2u);
+    EXPECT_NEAR((kept["by_layer"][0].get<double>() + kept["by_layer"][1].get<double>()) / 2, kept["value"].get<double>(), 1e-12);
+    EXPECT_EQ(kept["by_step"].size(), 4u) << "steps 2, 3, 6 and 9 against 12";
     // What it leaves is a model and a trace like any other.
     expect(0, {"inspect", "whole/traces/step-000012.h5", "--validate"});
     expect(0, {"trace", "whole/final", "--text", "the river bends twice", "-o", "again.h5"});
@@ -91,6 +99,18 @@ TEST_F(Train, ARunLeavesAModelItsCurvesAndItsResult)
     // An existing run is left alone.
     expect(1, {"train", "train.json", "-o", "whole"});
     EXPECT_EQ(losses("whole").size(), 12u);
+}
+
+TEST_F(Train, TheFinishedModelIsStoredAsAsked)
+{
+    expect(0, {"train", "train.json", "-o", "half", "--set", "checkpoint.dtype=f16", "--set", "evaluation.keep_traces=false"});
+    expect(0, {"train", "train.json", "-o", "full", "--set", "evaluation.keep_traces=false"});
+    EXPECT_LT(fs::file_size(at("half/final/model.safetensors")), 0.75 * static_cast<double>(fs::file_size(at("full/final/model.safetensors"))));
+    EXPECT_EQ(fs::file_size(at("half/checkpoints/step-000012/model.safetensors")), fs::file_size(at("full/checkpoints/step-000012/model.safetensors")))
+        << "to go on from, a checkpoint keeps every bit";
+    const auto result = nlohmann::json::parse(readText(at("half/result.json")));
+    EXPECT_EQ(result["metrics"]["routing_consistency"]["absent"], "the run keeps no traces");
+    expect(3, {"train", "train.json", "-o", "never", "--set", "checkpoint.dtype=f8"});
 }
 
 TEST_F(Train, AKilledRunGoesOnWithTheSameLosses)
