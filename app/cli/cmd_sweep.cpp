@@ -174,6 +174,8 @@ Result<void> dryRun(const Common &common, const Flags &flags, const study::Study
 
 Result<void> writeTables(const Common &common, const Flags &flags)
 {
+    if (flags.output.empty())
+        return usageError("no folder for the study", "command line", "give -o DIR");
     SPECTRA_TRY(const study::Study study, study::openStudy(flags.output));
     SPECTRA_TRY(const auto claims, bundledClaims());
     SPECTRA_TRY(const auto outputs, study::makeOutputs(study, claims));
@@ -184,6 +186,8 @@ Result<void> writeTables(const Common &common, const Flags &flags)
 
 Result<void> sweep(const Common &common, const Flags &flags)
 {
+    if (flags.tablesOnly)
+        return writeTables(common, flags);
     study::SpecOptions options;
     options.data = flags.data;
     options.settings = flags.set;
@@ -195,8 +199,6 @@ Result<void> sweep(const Common &common, const Flags &flags)
         return dryRun(common, flags, spec, cells);
     if (flags.output.empty())
         return usageError("no folder for the study", "command line", "give -o DIR");
-    if (flags.tablesOnly)
-        return writeTables(common, flags);
     study::SweepReport report;
     {
         InterruptGuard interrupt;

@@ -113,6 +113,7 @@ Result<Study> openStudy(const fs::path &folder)
         return inputError("has no \"spec\"", (folder / "study.json").string());
     SpecOptions options;
     options.folder = folder;
+    options.keepData = true;
     auto spec = parseSpec(json["spec"], (folder / "study.json").string(), options);
     if (!spec) {
         spec.error().kind = ErrorKind::input;

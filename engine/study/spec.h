@@ -101,6 +101,7 @@ struct StudySpec {
 struct SpecOptions {
     std::filesystem::path folder;    ///< relative files are seen from here
     std::string data;                ///< takes the place of "$DATA"
+    bool keepData = false;           ///< "$DATA" stays as it is: a study that is only read, on a machine without its texts
     std::vector<std::string> settings; ///< "a.b=value" into the base
 };
 

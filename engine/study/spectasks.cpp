@@ -41,6 +41,8 @@ Result<TaskSpec> parseTask(const Json &json, const std::string &where, const Spe
 Result<std::string> placedFile(std::string text, bool isFile, const SpecOptions &options, const std::string &where)
 {
     if (text == "$DATA" || text.starts_with("$DATA/")) {
+        if (options.data.empty() && options.keepData)
+            return text;
         if (options.data.empty())
             return usageError("the study reads its texts from a folder of yours", where + ": " + text, "give --data DIR");
         return (fs::absolute(options.data) / fs::path(text.substr(std::min<std::size_t>(text.size(), 6)))).lexically_normal().string();

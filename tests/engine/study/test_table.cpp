@@ -51,6 +51,18 @@ protected:
     }
 };
 
+TEST_F(Tables, areMadeWhereTheTextsAreNot)
+{
+    Json spec = specOfFixture();
+    spec["base"]["data"] = {{"domains", {{"law", "$DATA/law.txt"}}}};
+    const auto study = finished(spec, resultOf);
+    EXPECT_EQ(study.spec.base["data"]["domains"]["law"], "$DATA/law.txt");
+    EXPECT_TRUE(table(study).rows[0].cells[0].mean);
+    study::SpecOptions options;
+    options.folder = at("study");
+    EXPECT_EQ(study::parseSpec(spec, "spec", options).error().mend, "give --data DIR") << "to be run, they must be there";
+}
+
 TEST_F(Tables, equalSciPy)
 {
     const auto study = finished(specOfFixture(), resultOf);
