@@ -67,7 +67,8 @@ private:
 RouterRegistration baseEntry()
 {
     RouterInfo info{"base", "BASE layers: balanced assignment in training", "Lewis et al. 2021, arXiv 2103.16716, equations 1 to 3", true,
-                    "causal at inference, where a token takes its best expert; in training a token's expert depends on the others of the pass. The assignment is optimal, by an "
+                    "causal at inference, where a token takes its best expert; in training a token's expert depends on the others of the pass (in several processes, of "
+                    "its own). The assignment is optimal, by an "
                     "auction of our own; an expert takes at most ⌈N/E⌉ tokens where N is no multiple of E. The paper's output is α·E(x) + (1 − α)·x with α = σ(ℓ): the weight "
                     "is α, and the part (1 − α)·x is left to the residual connection, which adds x whole",
                     {}};

@@ -83,7 +83,8 @@ RouterRegistration expertChoiceEntry()
     return registration<ExpertChoiceRouter>(
         {"expert_choice", "Expert choice: experts take tokens", "Zhou et al. 2022, arXiv 2202.09368, section 3.2, equation 1", false,
          "not causal: whether a token is taken depends on the other tokens of the pass, later ones too, so a text is routed otherwise token by token than in one "
-         "prefill, and a single token is taken by every expert; no cap on the experts per token; no capacity factor given: k; equal scores: the earlier token",
+         "prefill, and a single token is taken by every expert; no cap on the experts per token; no capacity factor given: k; equal scores: the earlier token; "
+         "in several processes the tokens of a pass are each process's own",
          {}});
 }
 

@@ -7,13 +7,13 @@ namespace spectra {
 namespace {
 
 struct GShardOptions {
-    double capacityFactor = 2;
+    double capacityFactor = 1;           ///< 2N/E in all, as section 2.2 has it
     bool randomSecond = true;
     double auxLossCoef = 0.01;
 };
 
 /// GShard's top-2 gating (Lepikhin et al. 2020, arXiv 2006.16668, algorithm 1): weights p₁ and p₂ divided by their sum; in
-/// training the second expert is used with probability min(1, 2·w₂) only; capacity in order of position, first choices first;
+/// training the second expert is used with probability min(1, 2·w₂) only; capacity 2N/E in order of position, first choices first;
 /// loss E·Σ f_e·P_e with f from the first choices.
 class GShardRouter : public LinearRouter {
 public:

@@ -86,7 +86,9 @@ private:
 RouterRegistration quantileEntry()
 {
     return registration<QuantileRouter>({"quantile", "Quantile balancing of the selection threshold", "Su, \"MoE tour\" part 6 (kexue.fm); Megatron-LM, qb_dual_update", true,
-                                         "m·k/E is rounded where it is no whole number; with gradient accumulation the thresholds of the micro-batches are averaged", {}});
+                                         "m·k/E is rounded where it is no whole number; with gradient accumulation, and in several processes, the thresholds of the "
+                                         "micro-batches are averaged",
+                                         {}});
 }
 
 } // namespace spectra

@@ -12,7 +12,7 @@ struct Qwen3MoeOptions {
 };
 
 /// Qwen3's router: softmax, top-k, renormalised, and the balance loss with the loads of the whole global batch (Qiu et al. 2025,
-/// arXiv 2501.11873, equation 4): f comes from all micro-batches since the last optimiser step, P from the present one.
+/// arXiv 2501.11873, equation 4): f comes from all micro-batches of all processes since the last optimiser step, P from the present one.
 class Qwen3MoeRouter : public LinearRouter {
 public:
     using Options = Qwen3MoeOptions;
@@ -42,8 +42,12 @@ public:
         if (input.training && m_options.auxLossCoef > 0) {
             const torch::Tensor counted = countedRows(step.probabilities, input);
             torch::Tensor &load = m_loads[static_cast<std::size_t>(input.layer)];
-            const torch::Tensor now = countedRows(chosenMask(step.experts, m_shape.experts), input).sum(0);
-            load = load.defined() ? load + now : now;
+            if (!input.recomputing) {
+                const torch::NoGradGuard noGrad;
+                const torch::Tensor own = countedRows(chosenMask(step.experts, m_shape.experts), input).sum(0);
+                const torch::Tensor now = sumOverProcesses(own.cpu(), input.collective).to(own.device());
+                load = load.defined() ? load + now : now;
+            }
             if (counted.size(0) > 0)
                 step.losses["global_balance"] = m_options.auxLossCoef * static_cast<double>(m_shape.experts)
                     * (load / load.sum().clamp_min(1) * counted.mean(0)).sum();
@@ -58,7 +62,7 @@ public:
 
 private:
     Options m_options;
-    std::vector<torch::Tensor> m_loads; ///< [E] assignments per layer since the last optimiser step
+    std::vector<torch::Tensor> m_loads; ///< [E] assignments per layer, of all processes, since the last optimiser step
 };
 
 } // namespace

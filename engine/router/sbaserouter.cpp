@@ -84,7 +84,8 @@ RouterRegistration sbaseEntry()
 {
     return registration<SBaseRouter>(
         {"sbase", "S-BASE: experts by entropic transport in training", "Clark et al. 2022, arXiv 2202.01169, section 3.1 and appendix B", true,
-         "causal at inference, where a token takes the k largest of its own scores; in training the transport runs over the tokens of a pass, so a token's experts "
+         "causal at inference, where a token takes the k largest of its own scores; in training the transport runs over the tokens of a pass (in several processes, "
+         "of each by itself), so a token's experts "
          "depend on the others. The transport goes on until every expert's share is right to the tolerance, not until the potentials stand still; weights are not "
          "divided by their sum",
          {}});

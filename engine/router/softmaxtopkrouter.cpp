@@ -12,7 +12,7 @@ struct SoftmaxTopKOptions {
 };
 
 /// Mixtral's router: softmax over all experts' logits, top-k, renormalised (Jiang et al. 2024, arXiv 2401.04088, section 2.1), with
-/// the auxiliary load-balancing loss as transformers computes it: k times that of Fedus et al. 2021.
+/// the auxiliary load-balancing loss of transformers, which is k times that of Fedus et al. 2021, in each layer by itself.
 class SoftmaxTopKRouter : public LinearRouter {
 public:
     using Options = SoftmaxTopKOptions;
@@ -50,7 +50,10 @@ private:
 RouterRegistration softmaxTopKEntry()
 {
     return registration<SoftmaxTopKRouter>({"softmax_topk", "Softmax top-k (Mixtral)",
-                                            "Jiang et al. 2024, arXiv 2401.04088, section 2.1; auxiliary loss as transformers computes it", true, "", {}});
+                                            "Jiang et al. 2024, arXiv 2401.04088, section 2.1; auxiliary loss after transformers", true,
+                                            "the auxiliary loss is formed in each layer and summed over the layers; transformers forms loads and mean probabilities over all "
+                                            "layers together, so its loss has the size of one layer's and lets layers make up for each other",
+                                            {}});
 }
 
 } // namespace spectra

@@ -8,7 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -234,6 +238,99 @@ TEST(LinearRouters, NoiseIsSeededAndOnlyInTraining)
         EXPECT_FALSE(torch::equal(run(true, 1), run(true, 2)));
         EXPECT_TRUE(torch::equal(run(false, 1), run(false, 2)));
     }
+}
+
+/// Equations 8 to 11 of appendix A, slot by slot. The noise that was drawn is what the selection has beside the logits.
+TEST(LinearRouters, TheLoadLossOfNoisyTopKIsThatOfAChanceToBeChosenWithOtherNoise)
+{
+    const torch::NoGradGuard noGrad;
+    for (const std::int64_t k : {1, 3}) {
+        SCOPED_TRACE(k);
+        const auto router = std::move(*makeRouter(R"({"type":"noisy_topk"})", {16, 8, k, {0}}, 5));
+        torch::manual_seed(2);
+        for (const auto &[name, t] : router->parameters())
+            t.normal_(0, 0.3);
+        const RouterInput input = inputOf(true);
+        RouterState state;
+        const RoutingStep step = router->route(input, state, Capture::standard());
+        const torch::Tensor clean = step.logits.to(torch::kFloat64), noisy = step.selection.to(torch::kFloat64);
+        const torch::Tensor x = input.x.to(torch::kFloat64), wn = router->parameters().at("model.layers.0.mlp.router.noise_weight").to(torch::kFloat64);
+        const torch::Tensor deviation = (1 + x.matmul(wn.t()).exp()).log(), noise = (noisy - clean) / deviation;
+        EXPECT_NEAR(noise.mean().item<double>(), 0, 0.2);
+        EXPECT_NEAR(noise.std().item<double>(), 1, 0.15);
+        std::vector<double> load(8, 0);
+        for (std::int64_t t = 0; t < x.size(0); ++t) {
+            if (!input.mask[t].item<bool>())
+                continue;
+            for (std::int64_t i = 0; i < 8; ++i) {
+                std::vector<double> others;
+                for (std::int64_t j = 0; j < 8; ++j)
+                    if (j != i)
+                        others.push_back(noisy[t][j].item<double>());
+                std::sort(others.begin(), others.end(), std::greater<>());
+                const double z = (clean[t][i].item<double>() - others[static_cast<std::size_t>(k - 1)]) / deviation[t][i].item<double>();
+                load[static_cast<std::size_t>(i)] += 0.5 * std::erfc(-z / std::sqrt(2.0));
+            }
+        }
+        const torch::Tensor all = torch::tensor(load, torch::kFloat64);
+        const double expected = 0.1 * (all.var(false) / all.mean().square()).item<double>();
+        EXPECT_NEAR(step.losses.at("load").item<double>(), expected, 1e-4 * expected);
+    }
+}
+
+TEST(LinearRouters, GShardTakesItsSecondExpertByChanceAndTwoShares)
+{
+    const torch::NoGradGuard noGrad;
+    torch::manual_seed(4);
+    constexpr std::int64_t n = 20000;
+    const auto alike = [&](const torch::Tensor &row, bool training) {
+        RouterInput input;
+        input.x = row.repeat({n, 1});
+        input.offsets = {0, n};
+        input.training = training;
+        input.seed = 9;
+        return input;
+    };
+    const auto router = std::move(*makeRouter(R"({"type":"gshard","capacity_factor":0})", {16, 8, 2, {0}}, 5));
+    int compared = 0;
+    for (int i = 0; i < 12; ++i) {
+        const torch::Tensor row = 20 * torch::randn({1, 16});
+        RouterState state;
+        const RoutingStep plain = router->route(alike(row, false), state, Capture::standard()), step = router->route(alike(row, true), state, Capture::standard());
+        const double second = plain.weights[0][1].item<double>();
+        const torch::Tensor used = step.experts.select(1, 1) >= 0;
+        EXPECT_NEAR(used.to(torch::kFloat64).mean().item<double>(), 2 * second, 0.02);
+        EXPECT_TRUE(torch::equal(step.experts.select(1, 0), plain.experts.select(1, 0)));
+        EXPECT_LE(difference(step.weights.select(1, 0), plain.weights.select(1, 0)), 1e-6) << "the first keeps its weight";
+        compared += second > 0.05 && second < 0.45;
+    }
+    EXPECT_GE(compared, 3);
+    // All tokens want the same two: each takes 2N/E of them.
+    for (const char *options : {R"({"type":"gshard","random_second_expert":false})", R"({"type":"glam"})"}) {
+        const auto limited = std::move(*makeRouter(options, {16, 8, 2, {0}}, 5));
+        RouterState state;
+        const RoutingStep step = limited->route(alike(torch::ones({1, 16}), true), state, Capture::standard());
+        EXPECT_EQ((step.experts >= 0).sum().item<std::int64_t>(), 2 * (2 * n / 8)) << options;
+        EXPECT_TRUE((step.experts.narrow(0, 0, 2 * n / 8) >= 0).all().item<bool>()) << "the earlier ones keep theirs";
+    }
+}
+
+TEST(LinearRouters, ABatchThatRunsAgainForItsGradientCountsOnceInQwen3sLoads)
+{
+    const auto router = std::move(*makeRouter(R"({"type":"qwen3_moe"})", {16, 8, 2, {0}}, 5));
+    RouterState state;
+    RouterInput first = inputOf(true), second = first;
+    second.x = first.x.flip(1);
+    const auto loss = [&](const RouterInput &input) { return router->route(input, state, Capture::standard()).losses.at("global_balance").item<double>(); };
+    const double one = loss(first);
+    first.recomputing = true;
+    EXPECT_EQ(loss(first), one);
+    const double two = loss(second);
+    second.recomputing = true;
+    EXPECT_EQ(loss(second), two);
+    router->afterOptimizerStep({});
+    second.recomputing = false;
+    EXPECT_NE(loss(second), two) << "the first batch's loads are forgotten with the step";
 }
 
 /// Loads of a stream whose first experts are liked best, with a router that is only ever told its loads.

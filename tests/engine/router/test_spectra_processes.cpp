@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// Training in several processes: two threads that meet in a collective, each with half of the batch, against one with the whole.
+// Training in several processes: two threads that meet in a collective, each with half of the batch, against one with the whole: SPECTRA,
+// and the losses of other routers that are formed over all processes.
 #include "engine/router/router.h"
 
 #include <gtest/gtest.h>
@@ -10,6 +11,7 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 namespace spectra {
@@ -208,6 +210,80 @@ TEST(SpectraProcesses, WithoutASecondProcessNothingIsSummed)
     const auto with = train({}, x, {}, 0, 2, &alone), without = train({}, x, {}, 0, 2, nullptr);
     EXPECT_EQ(alone.calls, 0);
     EXPECT_EQ(with.loss, without.loss);
+}
+
+struct Losses {
+    std::map<std::string, double> values;
+    std::map<std::string, torch::Tensor> gradients;
+};
+
+/// The named losses of two micro-batches, rows begin..end of each, and their gradients.
+Losses lossesOf(const std::string &options, std::int64_t k, const std::vector<std::string> &names, const std::vector<torch::Tensor> &x, const torch::Tensor &ids,
+                std::int64_t begin, std::int64_t end, Collective *collective)
+{
+    auto made = makeRouter(options, {kHidden, 4, k, {0}, 20}, 7);
+    EXPECT_TRUE(made.ok());
+    Losses out;
+    torch::Tensor sum = torch::zeros({});
+    for (const torch::Tensor &rows : x) {
+        RouterInput input;
+        input.x = 20 * rows.slice(0, begin, end); // fresh scores are near 0
+        input.tokenIds = ids.slice(0, begin, end);
+        input.offsets = {0, end - begin};
+        input.training = true;
+        input.collective = collective;
+        RouterState state;
+        const auto step = (*made)->route(input, state, Capture::minimal());
+        for (const std::string &name : names) {
+            sum = sum + step.losses.at(name);
+            out.values[name] += step.losses.at(name).item<double>();
+        }
+    }
+    sum.backward();
+    for (const auto &[name, tensor] : (*made)->parameters())
+        if (tensor.grad().defined())
+            out.gradients[name] = tensor.grad().clone();
+    return out;
+}
+
+TEST(RouterProcesses, LossesOverAllTokensEqualOneProcess)
+{
+    torch::manual_seed(12);
+    const std::int64_t n = 4 * kLength;
+    std::vector<torch::Tensor> x = {torch::randn({n, kHidden}), torch::randn({n, kHidden})};
+    const auto lean = torch::randn({1, kHidden});
+    for (torch::Tensor &rows : x) { // the two processes see different kinds of tokens
+        rows.slice(0, 0, n / 2) += lean;
+        rows.slice(0, n / 2) -= lean;
+    }
+    const auto ids = torch::arange(n) % 20;
+    const std::vector<std::tuple<std::string, std::int64_t, std::vector<std::string>>> cases = {
+        {R"({"type":"qwen3_moe"})", 2, {"global_balance"}},
+        {R"({"type":"stablemoe","capacity_factor":0})", 1, {"balance", "distill"}},
+        {R"({"type":"expert_specialization","rescaling":"none","ortho_loss_coef":0})", 2, {"variance"}},
+    };
+    for (const auto &[options, k, names] : cases) {
+        SCOPED_TRACE(options);
+        const Losses whole = lossesOf(options, k, names, x, ids, 0, n, nullptr);
+        Meeting meeting(2);
+        Losses halves[2];
+        {
+            std::vector<std::jthread> threads;
+            for (int p = 0; p < 2; ++p)
+                threads.emplace_back([&, p, &o = options, &top = k, &wanted = names] {
+                    ThreadCollective collective(meeting, p);
+                    halves[p] = lossesOf(o, top, wanted, x, ids, p * n / 2, (p + 1) * n / 2, &collective);
+                });
+        }
+        for (const auto &[name, value] : whole.values)
+            EXPECT_NEAR((halves[0].values[name] + halves[1].values[name]) / 2, value, 1e-5 * std::abs(value)) << name;
+        ASSERT_FALSE(whole.gradients.empty());
+        for (const auto &[name, gradient] : whole.gradients) {
+            ASSERT_TRUE(halves[0].gradients.contains(name) && halves[1].gradients.contains(name)) << name;
+            const auto mean = (halves[0].gradients[name] + halves[1].gradients[name]) / 2;
+            EXPECT_LT((mean - gradient).abs().max().item<double>(), 1e-5 * gradient.abs().max().item<double>() + 1e-8) << name;
+        }
+    }
 }
 
 } // namespace
