@@ -134,6 +134,8 @@ Result<void> reportStudy(const Common &common, const std::string &folder, const 
     }
     if (!outputs.effects.empty())
         body += "<h2>Factorial effects</h2>\n" + study::effectsHtml(outputs.effects);
+    if (!outputs.associations.empty())
+        body += "<h2>Routing against loss and task scores</h2>\n" + study::associationsHtml(outputs.associations) + "<p class=note><a href=\"tables/associations.csv\">CSV</a> · <a href=\"tables/associations.json\">JSON</a></p>\n";
     body += "<h2>Figures</h2>\n" + figures;
     if (!outputs.claims.empty())
         body += "<h2>Claims</h2>\n" + study::claimsHtml(outputs.claims) + "<p class=note><a href=\"tables/claims.csv\">CSV</a> · <a href=\"tables/claims.json\">JSON</a></p>\n";

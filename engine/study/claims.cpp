@@ -23,6 +23,7 @@ struct Definition {
     double scale;
     const char *differs;             ///< why it is not surely the same quantity; nullptr: it is
 };
+constexpr const char *kOtherItems = "the claim does not state items, solved examples and normalisation";
 constexpr Definition kDefinitions[] = {
     {"expert_overlap", {"metrics.expert_overlap_types.value"}, 100,
      "the claim does not say whether positions or token types overlap; token types are shown (positions follow from balance alone)"},
@@ -38,6 +39,15 @@ constexpr Definition kDefinitions[] = {
     {"routing_entropy", {"metrics.routing_entropy.value"}, 1, "the claim has no unit and no definition; nats of the whole distribution are shown"},
     {"gini", {"metrics.gini.value"}, 1, nullptr},
     {"min_max_ratio", {"metrics.min_max_ratio.value"}, 1, nullptr},
+    {"MMLU", {"tasks.mmlu.metrics.acc.value"}, 100, kOtherItems},
+    {"HellaSwag", {"tasks.hellaswag.metrics.acc_norm.value"}, 100, kOtherItems},
+    {"ARC-Challenge", {"tasks.arc_challenge.metrics.acc_norm.value"}, 100, kOtherItems},
+    {"GSM8K", {"tasks.gsm8k.metrics.exact_match.value"}, 100, kOtherItems},
+    {"HumanEval pass@1", {"tasks.humaneval.metrics.pass@1.value"}, 100, kOtherItems},
+    {"LAMBADA accuracy", {"tasks.lambada.metrics.acc.value"}, 100, kOtherItems},
+    {"LAMBADA perplexity", {"tasks.lambada.metrics.perplexity.value"}, 1, kOtherItems},
+    {"WikiText-2 perplexity", {"tasks.wikitext2.metrics.word_perplexity.value"}, 1, kOtherItems},
+    {"WikiText-103 perplexity", {"tasks.wikitext103.metrics.word_perplexity.value"}, 1, kOtherItems},
 };
 
 const Definition *definitionOf(const std::string &metric)
@@ -107,31 +117,31 @@ std::string verdictOf(const Claim &claim, const std::vector<double> &values, con
     return verdict + (test ? fmt::format(" ({}significant against {}, p = {:.3g})", test->p < 0.05 ? "" : "not ", number(bound, 3), test->p) : " (no test with one seed)");
 }
 
-std::string joined(const std::vector<Claim> &claims)
+/// Each text once: several sources may state one figure. "8" is another figure than "8-20".
+std::string joined(const std::vector<std::string> &texts)
 {
     std::string text;
-    for (const Claim &c : claims)
-        if (text.find(c.text) == std::string::npos)
-            text += (text.empty() ? "" : "; ") + c.text;
+    for (auto t = texts.begin(); t != texts.end(); ++t)
+        if (std::find(texts.begin(), t, *t) == t)
+            text += (text.empty() ? "" : "; ") + *t;
     return text;
+}
+
+std::string joined(const std::vector<Claim> &claims)
+{
+    std::vector<std::string> texts;
+    for (const Claim &c : claims)
+        texts.push_back(c.text);
+    return joined(texts);
 }
 
 std::string sources(const ClaimRow &row)
 {
-    std::string text;
+    std::vector<std::string> texts;
     for (const auto *list : {&row.targets, &row.estimates, &row.published})
         for (const Claim &c : *list)
-            if (text.find(c.source) == std::string::npos)
-                text += (text.empty() ? "" : "; ") + c.source;
-    return text;
-}
-
-std::string joined(const std::vector<std::string> &texts)
-{
-    std::string text;
-    for (const std::string &t : texts)
-        text += (text.empty() ? "" : "; ") + t;
-    return text;
+            texts.push_back(c.source);
+    return joined(texts);
 }
 
 void measure(const Study &study, const Study::Row &row, ClaimRow &out, const Definition &definition)
@@ -157,7 +167,8 @@ void measure(const Study &study, const Study::Row &row, ClaimRow &out, const Def
         out.againstChance = oneSampleT(excess, 0);
         for (const auto *list : {&out.targets, &out.estimates, &out.published})
             for (const Claim &claim : *list)
-                out.verdicts.push_back(verdictOf(claim, cell.values, *cell.mean));
+                if (std::string verdict = verdictOf(claim, cell.values, *cell.mean); std::find(out.verdicts.begin(), out.verdicts.end(), verdict) == out.verdicts.end())
+                    out.verdicts.push_back(std::move(verdict));
         return;
     }
     const TableCell cell = gather(study, row, Quantity{definition.paths[0], {}, {}, "none", -1, definition.scale});
@@ -245,6 +256,8 @@ std::vector<ClaimRow> claimsBoard(const Study &study, const std::vector<Claim> &
         if (row == rows.end() || definition == nullptr)
             continue;
         measure(study, *row, out, *definition);
+        if (out.measured && !isCausal(study, *row))
+            out.reasons.emplace_back("measured with inference that is not causal");
         if (definition->differs != nullptr)
             out.reasons.emplace_back(definition->differs);
         if (!out.targets.empty())

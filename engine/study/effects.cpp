@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 namespace spectra::study {
 namespace {
@@ -84,7 +85,21 @@ std::optional<Effect> togetherOf(const Design &d, std::size_t factors)
 
 std::string pText(const Effect &e)
 {
-    return e.adjusted ? fmt::format("{:.3g}", *e.adjusted) : e.test ? fmt::format("{:.3g}", e.test->p) : "";
+    return e.adjusted ? fmt::format("{:.3g}", *e.adjusted) : "";
+}
+
+/// The mean of the complete seeds with every part on.
+std::optional<double> meanOfFull(const Design &d)
+{
+    for (std::size_t p = 0; p < d.points.size(); ++p)
+        if (std::all_of(d.points[p].begin(), d.points[p].end(), [](std::size_t v) { return v == 0; })) {
+            std::vector<double> values;
+            for (const auto &y : d.values)
+                values.push_back(y[p]);
+            const auto mean = meanInterval(values);
+            return mean ? std::optional(mean->mean) : std::nullopt;
+        }
+    return std::nullopt;
 }
 
 std::string valueText(const Effect &e, const Quantity &q, const char *plusMinus)
@@ -166,15 +181,24 @@ Result<std::vector<Effects>> factorialEffects(const Study &study)
         if (!d.values.empty() && d.points.size() == std::size_t(1) << factors) {
             one.together = togetherOf(d, factors);
         }
-        std::vector<double> p;
-        for (const Effect &e : one.effects)
-            if (e.test)
-                p.push_back(e.test->p);
-        const auto adjusted = holm(p);
-        std::size_t next = 0;
+        std::vector<Effect *> family;
         for (Effect &e : one.effects)
-            if (e.test)
-                e.adjusted = adjusted[next++];
+            family.push_back(&e);
+        if (one.together)
+            family.push_back(&*one.together);
+        std::vector<double> p;
+        for (const Effect *e : family)
+            if (e->test)
+                p.push_back(e->test->p);
+        const auto adjusted = holm(p);
+        const auto full = meanOfFull(d);
+        std::size_t next = 0;
+        for (Effect *e : family) {
+            if (e->test)
+                e->adjusted = adjusted[next++];
+            if (e->value && full && *full != 0)
+                e->relative = e->value->mean / std::abs(*full);
+        }
         all.push_back(std::move(one));
     }
     return all;
@@ -184,10 +208,11 @@ std::string effectsLatex(const std::vector<Effects> &all)
 {
     std::string text;
     for (const Effects &one : all) {
-        text += fmt::format("% effects on {}\n\\begin{{tabular}}{{lrr}}\n\\toprule\neffect on {} & change (on $-$ off) & $p$ (Holm) \\\\\n\\midrule\n", latexText(one.quantity.title),
+        text += fmt::format("% effects on {}\n\\begin{{tabular}}{{lrrr}}\n\\toprule\neffect on {} & change (on $-$ off) & of all on & $p$ (Holm) \\\\\n\\midrule\n", latexText(one.quantity.title),
                             latexText(one.quantity.title));
         for (const Effect *e : listed(one))
-            text += fmt::format("{} & {} & {} \\\\\n", latexText(e->name + aliasText(*e)), latexText(valueText(*e, one.quantity, " ± ")), pText(*e));
+            text += fmt::format("{} & {} & {} & {} \\\\\n", latexText(e->name + aliasText(*e)), latexText(valueText(*e, one.quantity, " ± ")),
+                                e->relative ? fmt::format("${:+.1f}$\\,\\%", 100 * *e->relative) : "", pText(*e));
         text += "\\bottomrule\n\\end{tabular}\n\n";
         if (!one.reason.empty())
             text += latexText(one.reason) + "\n\n";
@@ -197,11 +222,12 @@ std::string effectsLatex(const std::vector<Effects> &all)
 
 std::string effectsCsv(const std::vector<Effects> &all)
 {
-    std::string text = "quantity,path,effect,aliases,n,mean,half,t,p,p_holm,reason\n";
+    std::string text = "quantity,path,effect,aliases,n,mean,half,relative,t,p,p_holm,reason\n";
     for (const Effects &one : all)
         for (const Effect *e : listed(one))
-            text += fmt::format("{},{},{},{},{},{},{},{},{},{},{}\n", csvText(one.quantity.title), csvText(one.quantity.path), csvText(e->name), csvText(aliasText(*e)),
+            text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", csvText(one.quantity.title), csvText(one.quantity.path), csvText(e->name), csvText(aliasText(*e)),
                                 e->value ? e->value->n : 0, e->value ? fmt::format("{}", e->value->mean) : "", e->value && e->value->half ? fmt::format("{}", *e->value->half) : "",
+                                e->relative ? fmt::format("{}", *e->relative) : "",
                                 e->test ? fmt::format("{}", e->test->statistic) : "", e->test ? fmt::format("{}", e->test->p) : "",
                                 e->adjusted ? fmt::format("{}", *e->adjusted) : "", csvText(one.reason));
     return text;
@@ -216,7 +242,7 @@ Json effectsJson(const std::vector<Effects> &all)
             entry["reason"] = one.reason;
         entry["effects"] = Json::array();
         for (const Effect *e : listed(one)) {
-            Json item{{"effect", e->name}, {"aliases", e->aliases}, {"mean", nullptr}, {"half", nullptr}, {"p", nullptr}, {"p_holm", nullptr}};
+            Json item{{"effect", e->name}, {"aliases", e->aliases}, {"mean", nullptr}, {"half", nullptr}, {"relative", e->relative ? Json(*e->relative) : Json(nullptr)}, {"p", nullptr}, {"p_holm", nullptr}};
             if (e->value)
                 item["mean"] = e->value->mean;
             if (e->value && e->value->half)
@@ -241,9 +267,10 @@ std::string effectsHtml(const std::vector<Effects> &all)
             text += "<p class=note>" + htmlText(one.reason) + "</p>\n";
             continue;
         }
-        text += "<table><thead><tr><th>Effect</th><th class=n>Change, on − off</th><th class=n>p (Holm)</th></tr></thead><tbody>\n";
+        text += "<table><thead><tr><th>Effect</th><th class=n>Change, on − off</th><th class=n>Relative to all on</th><th class=n>p (Holm)</th></tr></thead><tbody>\n";
         for (const Effect *e : listed(one))
-            text += fmt::format("<tr><td>{}</td><td class=n>{}</td><td class=n>{}</td></tr>\n", htmlText(e->name + aliasText(*e)), valueText(*e, one.quantity, " ± "), pText(*e));
+            text += fmt::format("<tr><td>{}</td><td class=n>{}</td><td class=n>{}</td><td class=n>{}</td></tr>\n", htmlText(e->name + aliasText(*e)), valueText(*e, one.quantity, " ± "),
+                                e->relative ? fmt::format("{:+.1f} %", 100 * *e->relative) : "", pText(*e));
         text += fmt::format("</tbody></table>\n<p class=note>Mean ± half width of the 95 % t interval over {} seeds. An effect is the mean of the runs where its factors' signs multiply to +1 "
                             "minus the mean of the others.</p>\n",
                             one.seeds);

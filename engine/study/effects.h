@@ -13,7 +13,8 @@ struct Effect {
     std::vector<std::string> aliases; ///< effects of a fraction that no run can tell from this one
     std::optional<MeanInterval> value;
     std::optional<TestResult> test;  ///< against 0
-    std::optional<double> adjusted;  ///< Holm over the effects of this quantity
+    std::optional<double> adjusted;  ///< Holm over the effects of this quantity, the one of all parts together included
+    std::optional<double> relative;  ///< as a share of |mean with every part on|; absent in a fraction without that run
 };
 
 struct Effects {

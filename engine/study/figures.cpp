@@ -8,12 +8,14 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <set>
 
 namespace spectra::study {
 namespace {
 
 constexpr std::size_t kBins = 400;
 const double kNone = std::nan("");
+constexpr const char *kNotCausal = " (not causal)";
 
 using Points = std::vector<std::pair<double, double>>;
 
@@ -54,22 +56,39 @@ Points readCurve(const std::filesystem::path &folder, const Quantity &x, const Q
     return points;
 }
 
-/// At most kBins points: means of neighbours.
-Points thinned(const Points &points)
+/// At most kBins points a seed: means over bins of x. All seeds have the same bins, so that one that ended early still lies on the points
+/// of the others.
+void thin(std::vector<Points> &seeds)
 {
-    if (points.size() <= kBins)
-        return points;
-    Points out;
-    for (std::size_t b = 0; b < kBins; ++b) {
-        const std::size_t from = b * points.size() / kBins, to = (b + 1) * points.size() / kBins;
-        double sx = 0, sy = 0;
-        for (std::size_t i = from; i < to; ++i) {
-            sx += points[i].first;
-            sy += points[i].second;
+    double low = INFINITY, high = -INFINITY;
+    bool many = false;
+    for (const Points &points : seeds) {
+        many = many || points.size() > kBins;
+        for (const auto &[x, y] : points) {
+            low = std::min(low, x);
+            high = std::max(high, x);
         }
-        out.emplace_back(sx / static_cast<double>(to - from), sy / static_cast<double>(to - from));
     }
-    return out;
+    if (!many || !(high > low))
+        return;
+    const double width = (high - low) / static_cast<double>(kBins);
+    for (Points &points : seeds) {
+        std::vector<std::pair<double, std::size_t>> bins(kBins);
+        for (const auto &[x, y] : points) {
+            auto &[sum, count] = bins[std::min(kBins - 1, static_cast<std::size_t>((x - low) / width))];
+            sum += y;
+            ++count;
+        }
+        points.clear();
+        for (std::size_t b = 0; b < kBins; ++b)
+            if (bins[b].second > 0)
+                points.emplace_back(low + (static_cast<double>(b) + 0.5) * width, bins[b].first / static_cast<double>(bins[b].second));
+    }
+}
+
+std::string shownLabel(const Study &study, const Study::Row &row)
+{
+    return row.label + (isCausal(study, row) ? "" : kNotCausal);
 }
 
 void add(FigureSeries &series, double x, const std::vector<double> &values)
@@ -102,7 +121,9 @@ std::vector<Points> curvesOf(const Study &study, const Study::Row &row, const Fi
         Points points = readCurve(cellFolder(study.folder, study.cells[i]), spec.x, spec.y);
         if (points.empty())
             notes.push_back(fmt::format("{}, seed {}: {}", row.label, study.cells[i].seed, study.results[i].done ? "not in its log" : study.results[i].reason));
-        else
+        else if (!study.results[i].done)
+            notes.push_back(fmt::format("{}, seed {}: as far as it came ({})", row.label, study.cells[i].seed, study.results[i].reason));
+        if (!points.empty())
             seeds.push_back(std::move(points));
     }
     return seeds;
@@ -137,9 +158,8 @@ void addCurves(const Study &study, const FigureSpec &spec, FigureData &figure)
         std::vector<Points> seeds = curvesOf(study, row, spec, figure.notes);
         if (seeds.empty())
             continue;
-        for (Points &points : seeds)
-            points = thinned(points);
-        figure.series.push_back(overSeeds(row.label, seeds));
+        thin(seeds);
+        figure.series.push_back(overSeeds(shownLabel(study, row), seeds));
     }
 }
 
@@ -154,15 +174,16 @@ void addDrift(const Study &study, const FigureSpec &spec, FigureData &figure)
                 slopes.push_back(line->first);
                 intercepts.push_back(line->second);
             }
-            points = thinned(points);
         }
         if (seeds.empty())
             continue;
-        FigureSeries measured = overSeeds(row.label, seeds);
+        thin(seeds);
+        const std::string label = shownLabel(study, row);
+        FigureSeries measured = overSeeds(label, seeds);
         if (const auto slope = meanInterval(slopes); slope && !measured.x.empty()) {
             const auto intercept = meanInterval(intercepts);
             FigureSeries line;
-            line.label = row.label + ", line";
+            line.label = label + ", line";
             for (const double x : {measured.x.front(), measured.x.back()}) {
                 line.x.push_back(x);
                 line.y.push_back(intercept->mean + slope->mean * x);
@@ -196,7 +217,7 @@ void addPlane(const Study &study, const FigureSpec &spec, FigureData &figure)
             continue;
         }
         FigureSeries point;
-        point.label = row.label;
+        point.label = shownLabel(study, row);
         point.points = true;
         add(point, x.mean->mean, y.values);
         point.xLow = {x.mean->half ? x.mean->mean - *x.mean->half : kNone};
@@ -214,6 +235,7 @@ void addLines(const Study &study, const FigureSpec &spec, FigureData &figure)
     const auto axis = static_cast<std::size_t>(study.spec.axis(spec.x.path) - study.spec.axes.data());
     figure.xTitle = spec.x.title == spec.x.path ? study.spec.axes[axis].title : spec.x.title;
     std::vector<std::string> others;
+    std::set<std::string> early;
     for (const std::string &name : spec.rows)
         if (name != spec.x.path)
             others.push_back(name);
@@ -226,6 +248,8 @@ void addLines(const Study &study, const FigureSpec &spec, FigureData &figure)
             continue;
         }
         const std::string label = cell.label(study.spec, others);
+        if (!isCausal(study, row))
+            early.insert(label);
         auto series = std::find_if(figure.series.begin(), figure.series.end(), [&](const FigureSeries &s) { return s.label == label; });
         if (series == figure.series.end()) {
             FigureSeries fresh;
@@ -234,6 +258,9 @@ void addLines(const Study &study, const FigureSpec &spec, FigureData &figure)
         }
         add(*series, *value.number, y.values);
     }
+    for (FigureSeries &series : figure.series)
+        if (early.contains(series.label))
+            series.label += kNotCausal;
 }
 
 std::vector<double> spread(double low, double high)
@@ -289,6 +316,36 @@ FigureData makeFigure(const Study &study, const FigureSpec &spec)
     return figure;
 }
 
+std::vector<FigureSpec> defaultFigures(const StudySpec &spec)
+{
+    std::vector<std::string> rows;
+    for (const Axis &axis : spec.axes)
+        rows.push_back(axis.name);
+    const Quantity loss{"held_out_loss", "held-out loss", "nats", "lower"}, cv{"metrics.load_cv.value", "load CV", "", "lower"};
+    std::vector<FigureSpec> all;
+    const auto curves = [&](const char *title, const Quantity &y) {
+        FigureSpec figure;
+        figure.kind = "curves";
+        figure.title = title;
+        figure.x = {"step", "step", "", "none"};
+        figure.y = y;
+        figure.rows = rows;
+        all.push_back(std::move(figure));
+    };
+    curves("Training loss", {"loss", "training loss", "nats", "lower"});
+    curves("Held-out loss", loss);
+    curves("Load CV over training", cv);
+    curves("Sequential consistency over training", {"metrics.sequential_consistency.value", "sequential consistency", "%", "higher", -1, 100});
+    FigureSpec plane;
+    plane.kind = "plane";
+    plane.title = "Loss against balance";
+    plane.x = cv;
+    plane.y = loss;
+    plane.rows = std::move(rows);
+    all.push_back(std::move(plane));
+    return all;
+}
+
 std::vector<ScalingLaw> scalingLaws(const Study &study, const ScalingSpec &spec)
 {
     std::vector<ScalingLaw> all;
@@ -301,13 +358,16 @@ std::vector<ScalingLaw> scalingLaws(const Study &study, const ScalingSpec &spec)
             fresh.label = label;
             law = all.insert(all.end(), std::move(fresh));
         }
+        const std::string run = fmt::format("{}: ", study.cells[i].id);
         if (!study.results[i].done) {
             law->reason = study.results[i].reason;
+            law->missing.push_back(run + law->reason);
             continue;
         }
         const auto x = study.results[i].number(spec.x.path), y = study.results[i].number(spec.y.path);
         if (!x || !y) {
             law->reason = "a run has no " + (x ? spec.y.path : spec.x.path);
+            law->missing.push_back(run + study.results[i].absence(x ? spec.y.path : spec.x.path));
             continue;
         }
         law->x.push_back(*x * spec.x.scale);
@@ -363,7 +423,10 @@ FigureData scalingFigure(const Study &study, const ScalingSpec &spec)
                                        intervalText("b", law.fit->law.b, law.fit->b));
         if (spec.offset)
             note += ", " + intervalText("c", law.fit->law.c, law.fit->c);
-        figure.notes.push_back(note + (law.fit->b ? "; 95 % intervals from resampling seeds" : "; one seed, no interval"));
+        note += law.fit->b ? "; 95 % intervals from resampling seeds" : "; one seed, no interval";
+        if (!law.missing.empty())
+            note += fmt::format("; {} of {} runs are not in it ({})", law.missing.size(), law.missing.size() + law.x.size(), law.missing.front());
+        figure.notes.push_back(std::move(note));
     }
     return figure;
 }
@@ -386,6 +449,8 @@ Json scalingJson(const Study &study, const ScalingSpec &spec)
         } else {
             entry["reason"] = law.reason;
         }
+        if (!law.missing.empty())
+            entry["missing"] = law.missing;
         json["laws"].push_back(std::move(entry));
     }
     return json;

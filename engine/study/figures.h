@@ -26,8 +26,13 @@ struct FigureData {
 /// curves: mean over seeds with the 95 % t interval, steps from log.jsonl (long runs in at most 400 bins). plane: the rows' means
 /// with intervals, the undominated ones marked by what is better of x and y. lines: means along an axis, a curve for each
 /// combination of the other rows. drift: as curves, the last part of training with its least-squares line; the note gives the
-/// slope with its interval over seeds. Data that no run has is left out and named in the notes.
+/// slope with its interval over seeds. Data that no run has is left out and named in the notes, as are runs that are not done but have
+/// a part of their curve. Rows whose inference is not causal say so in their label.
 [[nodiscard]] FigureData makeFigure(const Study &study, const FigureSpec &spec);
+
+/// What a study shows whose specification has no "figures" (an empty list: none): training loss, held-out loss, load CV and sequential
+/// consistency over training, and the plane of held-out loss and load CV, with every axis among the rows.
+[[nodiscard]] std::vector<FigureSpec> defaultFigures(const StudySpec &spec);
 
 struct ScalingLaw {
     std::string label;
@@ -35,6 +40,7 @@ struct ScalingLaw {
     std::vector<int> seeds;
     std::optional<PowerLawFit> fit;
     std::string reason;              ///< why there is no fit
+    std::vector<std::string> missing; ///< runs that the fit lacks, with their reasons
 };
 [[nodiscard]] std::vector<ScalingLaw> scalingLaws(const Study &study, const ScalingSpec &spec);
 [[nodiscard]] FigureData scalingFigure(const Study &study, const ScalingSpec &spec);

@@ -37,7 +37,8 @@ Result<StudyOutputs> makeOutputs(const Study &study, const std::vector<Claim> &c
         out.tables.push_back(std::move(table));
     }
     SPECTRA_TRY(out.effects, factorialEffects(study));
-    for (const FigureSpec &spec : study.spec.figures)
+    out.associations = associations(study);
+    for (const FigureSpec &spec : study.spec.source.contains("figures") ? study.spec.figures : defaultFigures(study.spec))
         out.figures.push_back(makeFigure(study, spec));
     for (const ScalingSpec &spec : study.spec.scaling)
         out.figures.push_back(scalingFigure(study, spec));
@@ -74,6 +75,14 @@ Result<void> writeOutputs(const Study &study, const StudyOutputs &outputs, const
         SPECTRA_CHECK(write(stem.string() + ".html", effectsHtml(outputs.effects)));
         all["effects"] = effectsJson(outputs.effects);
         tex += effectsLatex(outputs.effects);
+    }
+    if (!outputs.associations.empty()) {
+        const fs::path stem = folder / "tables" / "associations";
+        const Json json = associationsJson(outputs.associations);
+        SPECTRA_CHECK(write(stem.string() + ".csv", associationsCsv(outputs.associations)));
+        SPECTRA_CHECK(write(stem.string() + ".json", dump(json)));
+        SPECTRA_CHECK(write(stem.string() + ".html", associationsHtml(outputs.associations)));
+        all["associations"] = json;
     }
     if (!study.spec.scaling.empty()) {
         Json laws = Json::array();

@@ -64,8 +64,12 @@ public:
         SPECTRA_CHECK(prepareFolder());
         SPECTRA_TRY(auto lock, FolderLock::take(m_folder));
         m_lock = lock.descriptor();
-        SPECTRA_CHECK(clearFolder());
+        if (m_options.overwrite && !m_options.resume)
+            SPECTRA_CHECK(clearFolder());
+        // A study that is refused is left as it was.
         SPECTRA_CHECK(plan());
+        SPECTRA_CHECK(writeStudy());
+        SPECTRA_CHECK(queue());
         Result<void> ended = loop();
         if (!ended) {
             finishChildren();
@@ -102,13 +106,20 @@ private:
         return {};
     }
 
+    /// An earlier study goes, but for the file by which the folder is known as one: a kill in between leaves a folder that can be taken again.
     Result<void> clearFolder()
     {
         std::error_code error;
-        if (m_options.overwrite && !m_options.resume)
-            for (const char *part : {"study.json", "configs", "cells", "status", "logs", "tables", "figures"})
-                fs::remove_all(m_folder / part, error);
-        // First of all: it is what makes the folder one that `resume` takes.
+        for (const char *part : {"cells", "configs", "status", "logs", "tables", "figures", "table.csv", "table.tex", "table.json"})
+            if (fs::remove_all(m_folder / part, error); error)
+                return workError("cannot be removed: " + error.message(), (m_folder / part).string());
+        return {};
+    }
+
+    /// First of all that a sweep writes: it is what makes the folder one that `resume` takes.
+    Result<void> writeStudy()
+    {
+        std::error_code error;
         SPECTRA_CHECK(writeJson(m_folder / "study.json", {{"format", 1}, {"program", fmt::format("spectra {}", programVersion())}, {"spec", m_spec.source}}));
         for (const char *part : {"configs", "cells", "status", "logs"}) {
             fs::create_directories(m_folder / part, error);
@@ -148,6 +159,11 @@ private:
         if (!changed.empty() && !m_options.overwrite)
             return usageError("runs in this folder have another configuration: " + changed, m_folder.string(),
                               "--resume --overwrite does these anew and keeps the others");
+        return {};
+    }
+
+    Result<void> queue()
+    {
         for (std::size_t i = 0; i < m_cells.size(); ++i) {
             if (m_report.cells[i].skipped) {
                 notify(i);

@@ -11,7 +11,7 @@
 namespace spectra::study {
 namespace {
 
-constexpr std::string_view kQuestions[] = {"same base model", "same expert architecture", "same data order", "same steps", "same hyper-parameters"};
+constexpr std::string_view kQuestions[] = {"same base model", "same expert architecture", "same data order", "same steps", "same hyper-parameters", "same evaluation"};
 
 /// Which question a key of the configuration belongs to; −1: none (the router itself, names, what is only recorded).
 int questionOf(const std::string &key)
@@ -28,8 +28,10 @@ int questionOf(const std::string &key)
         return 2;
     if (steps.contains(key))
         return 3;
-    if (recorded.contains(key) || key == "name" || key.starts_with("router") || key.starts_with("evaluation.") || key.starts_with("checkpoint."))
+    if (recorded.contains(key) || key == "name" || key.starts_with("router") || key.starts_with("checkpoint."))
         return -1;
+    if (key.starts_with("evaluation."))
+        return 5;
     return 4;
 }
 
@@ -190,6 +192,14 @@ Result<std::size_t> findRow(const StudyTable &table, const std::string &label, c
 
 } // namespace
 
+bool isCausal(const Study &study, const Study::Row &row)
+{
+    return std::none_of(row.cells.begin(), row.cells.end(), [&](std::size_t i) {
+        const Json *causal = valueAt(study.results[i].result, "causal");
+        return causal != nullptr && *causal == false;
+    });
+}
+
 TableCell gather(const Study &study, const Study::Row &row, const Quantity &quantity)
 {
     TableCell cell;
@@ -229,7 +239,9 @@ Comparability compareConfigs(const Study &study, const std::vector<Study::Row> &
     };
     // Per key the values by row; a run that has not begun shows what it was given, without defaults: only keys that every
     // compared configuration has, or runs that are done, can be told apart.
-    const bool anyDone = std::any_of(study.results.begin(), study.results.end(), [](const CellResult &r) { return r.done; });
+    const bool anyDone = std::any_of(rows.begin(), rows.end(), [&](const Study::Row &row) {
+        return std::any_of(row.cells.begin(), row.cells.end(), [&](std::size_t i) { return study.results[i].done; });
+    });
     std::vector<std::string> order;
     std::map<std::string, std::vector<std::pair<std::string, std::set<std::string>>>> values;
     std::size_t counted = 0;
@@ -254,8 +266,10 @@ Comparability compareConfigs(const Study &study, const std::vector<Study::Row> &
     bool same[std::size(kQuestions)];
     std::fill(std::begin(same), std::end(same), true);
     for (const std::string &key : order) {
-        const int question = questionOf(key);
         const auto &list = values[key];
+        // A dense model has one feed-forward block where the others have experts, whatever its configuration says about them.
+        const bool dense = key == "router.type" && std::any_of(list.begin(), list.end(), [](const auto &v) { return v.second.contains("dense"); });
+        const int question = dense ? 1 : questionOf(key);
         if (question < 0)
             continue;
         const bool equal = list.size() == counted && std::all_of(list.begin(), list.end(), [&](const auto &v) { return v.second == list.front().second; })
@@ -304,10 +318,7 @@ Result<StudyTable> makeTable(const Study &study, const TableSpec &spec)
         TableRow out{row.label, false, {}};
         for (const Quantity &column : spec.columns)
             out.cells.push_back(gather(study, row, column));
-        out.causal = std::none_of(row.cells.begin(), row.cells.end(), [&](std::size_t i) {
-            const Json *causal = valueAt(study.results[i].result, "causal");
-            return causal != nullptr && *causal == false;
-        });
+        out.causal = isCausal(study, row);
         table.rows.push_back(std::move(out));
     }
     table.baseline = spec.baseline.empty() ? study.spec.baseline : spec.baseline;

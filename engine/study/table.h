@@ -47,7 +47,8 @@ struct Difference {
     std::vector<std::pair<std::string, std::string>> values; ///< row → value
 };
 struct Comparability {
-    /// "same base model", "same expert architecture", "same data order", "same steps", "same hyper-parameters", "same seeds".
+    /// "same base model", "same expert architecture", "same data order", "same steps", "same hyper-parameters", "same evaluation", "same
+    /// seeds".
     std::vector<std::pair<std::string, bool>> answers;
     std::vector<Difference> differences;
 };
@@ -65,6 +66,8 @@ struct StudyTable {
 [[nodiscard]] Result<StudyTable> makeTable(const Study &study, const TableSpec &spec);
 [[nodiscard]] Comparability compareConfigs(const Study &study, const std::vector<Study::Row> &rows);
 
+/// False when a run of the row says that its inference is not causal.
+[[nodiscard]] bool isCausal(const Study &study, const Study::Row &row);
 /// The values of a row by seed, and why there are none.
 [[nodiscard]] TableCell gather(const Study &study, const Study::Row &row, const Quantity &quantity);
 

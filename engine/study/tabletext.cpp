@@ -41,9 +41,19 @@ const char *arrow(const Quantity &q)
     return q.better == "lower" ? "↓" : q.better == "higher" ? "↑" : "";
 }
 
-std::string percent(double share)
+/// A row's name; `mark` where its inference is not causal.
+std::string named(const TableRow &row, const char *mark)
 {
-    return fmt::format("{:+.1f} %", 100 * share);
+    return row.causal ? row.label : row.label + mark;
+}
+
+/// A change with as many decimals as the mean beside it is shown with.
+std::string signedLike(double change, const std::string &shown)
+{
+    if (shown.find('e') != std::string::npos)
+        return (change < 0 ? "-" : "+") + number(std::abs(change), 2);
+    const std::size_t dot = shown.find('.');
+    return fmt::format("{:+.{}f}", change, dot == std::string::npos ? 0 : shown.size() - dot - 1);
 }
 
 /// What stands below a table: how to read it, and the reasons behind every "–".
@@ -51,7 +61,7 @@ std::vector<std::string> notes(const StudyTable &table)
 {
     std::vector<std::string> out{"Mean ± half width of the 95 % Student t interval over seeds; best mean of a column in bold."};
     if (!table.baseline.empty())
-        out.push_back(fmt::format("Percentages in brackets: change against {}. ns: not significantly different from it (p ≥ 0.05, t tests on the seeds, "
+        out.push_back(fmt::format("Δ and percentage: difference from {} and relative change. ns: not significantly different from it (p ≥ 0.05, t tests on the seeds, "
                                   "Holm's correction over the {} tests of this table); without mark: significant, or no test for want of seeds (n < 2).",
                                   table.baseline, table.tests));
     std::string early;
@@ -59,7 +69,7 @@ std::vector<std::string> notes(const StudyTable &table)
         if (!row.causal)
             early += (early.empty() ? "" : ", ") + row.label;
     if (!early.empty())
-        out.push_back(fmt::format("Not causal, a token's routing depends on later ones (losses and scores profit from that): {}.", early));
+        out.push_back(fmt::format("† Not causal, a token's routing depends on later ones (losses and scores profit from that): {}.", early));
     for (const TableRow &row : table.rows)
         for (std::size_t c = 0; c < row.cells.size(); ++c) {
             const TableCell &cell = row.cells[c];
@@ -87,8 +97,8 @@ std::string latexCell(const TableCell &cell, const Quantity &q, bool baseline)
     std::string text = cell.best ? "\\textbf{" + t.value + "}" : t.value;
     if (!t.half.empty())
         text += " $\\pm$ " + t.half;
-    if (!baseline && cell.relative)
-        text += fmt::format(" {{\\footnotesize({:+.1f}\\,\\%)}}", 100 * *cell.relative);
+    if (!baseline && cell.difference)
+        text += fmt::format(" {{\\footnotesize($\\Delta={}${})}}", signedLike(*cell.difference, t.value), cell.relative ? fmt::format(", ${:+.1f}$\\,\\%", 100 * *cell.relative) : "");
     if (cell.adjusted && !cell.significant())
         text += "\\textsuperscript{ns}";
     return text;
@@ -112,8 +122,9 @@ std::string htmlCell(const TableCell &cell, const Quantity &q, bool baseline)
         text += " ± " + t.half;
     if (cell.chance)
         text += fmt::format("<br><small>chance {}</small>", number(*cell.chance, 3));
-    if (!baseline && cell.relative)
-        text += fmt::format("<br><small>{}{}</small>", percent(*cell.relative), cell.adjusted && !cell.significant() ? " ns" : "");
+    if (!baseline && cell.difference)
+        text += fmt::format("<br><small>Δ {}{}{}</small>", signedLike(*cell.difference, t.value), cell.relative ? fmt::format(", {:+.1f} %", 100 * *cell.relative) : "",
+                            cell.adjusted && !cell.significant() ? " ns" : "");
     return fmt::format("<td class=n title=\"{}\">{}</td>", htmlText(tip), text);
 }
 
@@ -171,6 +182,9 @@ std::string latexText(const std::string &text)
         case '_': case '%': case '&': case '#': case '$': case '{': case '}': out += '\\'; out += c; break;
         case '\\': out += "\\textbackslash{}"; break;
         case '^': out += "\\textasciicircum{}"; break;
+        case '<': out += "\\textless{}"; break; // in the default encoding of fonts these three are other characters
+        case '>': out += "\\textgreater{}"; break;
+        case '|': out += "\\textbar{}"; break;
         case '~': out += "\\textasciitilde{}"; break;
         case '\n': case '\r': out += ' '; break;
         default: out += c;
@@ -179,7 +193,7 @@ std::string latexText(const std::string &text)
     // Plain LaTeX has no glyph for these in text.
     for (const auto &[glyph, command] : std::initializer_list<std::pair<const char *, const char *>>{
              {"ε", "$\\varepsilon$"}, {"λ", "$\\lambda$"}, {"α", "$\\alpha$"}, {"β", "$\\beta$"}, {"Δ", "$\\Delta$"}, {"±", "$\\pm$"}, {"≥", "$\\geq$"}, {"≤", "$\\leq$"},
-             {"×", "$\\times$"}, {"−", "$-$"}, {"–", "--"}, {"·", "$\\cdot$"}, {"↑", "$\\uparrow$"}, {"↓", "$\\downarrow$"}})
+             {"×", "$\\times$"}, {"−", "$-$"}, {"–", "--"}, {"·", "$\\cdot$"}, {"↑", "$\\uparrow$"}, {"↓", "$\\downarrow$"}, {"†", "$^\\dagger$"}})
         for (std::size_t at = 0; (at = out.find(glyph, at)) != std::string::npos; at += std::string_view(command).size())
             out.replace(at, std::string_view(glyph).size(), command);
     return out;
@@ -217,7 +231,7 @@ std::string tableLatex(const StudyTable &table)
         text += " & " + latexText(heading(q)) + (q.better == "none" ? "" : std::string(" ") + latexText(arrow(q)));
     text += " \\\\\n\\midrule\n";
     for (const TableRow &row : table.rows) {
-        text += latexText(row.label);
+        text += latexText(named(row, "†"));
         for (std::size_t c = 0; c < row.cells.size(); ++c)
             text += " & " + latexCell(row.cells[c], table.columns[c], row.baseline);
         text += " \\\\\n";
@@ -251,7 +265,7 @@ std::string tableLatex(const StudyTable &table)
 std::string tableCsv(const StudyTable &table, bool header)
 {
     std::string text = header ? "table,row,column,path,unit,better,n,mean,half,low,high,deviation,chance,baseline,difference,difference_half,relative,test,t,freedom,p,"
-                                "p_holm,significant,cohens_d,cliffs_delta,best,reason\n"
+                                "p_holm,significant,cohens_d,cliffs_delta,best,reason,causal\n"
                               : "";
     for (const TableRow &row : table.rows)
         for (std::size_t c = 0; c < row.cells.size(); ++c) {
@@ -266,13 +280,13 @@ std::string tableCsv(const StudyTable &table, bool header)
                                 csvText(row.baseline ? "itself" : table.baseline));
             text += fmt::format("{},{},{},{},", field(cell.difference), cell.test ? field(cell.test->half) : "", field(cell.relative), cell.testName);
             text += cell.test ? fmt::format("{},{},{},", field(cell.test->statistic), field(cell.test->freedom), cell.test->p) : ",,,";
-            text += fmt::format("{},{},{},{},{},{}\n", field(cell.adjusted), cell.adjusted ? (cell.significant() ? "yes" : "no") : "", field(cell.cohensD), field(cell.cliffsDelta),
-                                cell.best ? "yes" : "no", csvText(cell.mean && !cell.missing.empty() ? cell.missing.front() : cell.reason));
+            text += fmt::format("{},{},{},{},{},{},{}\n", field(cell.adjusted), cell.adjusted ? (cell.significant() ? "yes" : "no") : "", field(cell.cohensD), field(cell.cliffsDelta),
+                                cell.best ? "yes" : "no", csvText(cell.mean && !cell.missing.empty() ? cell.missing.front() : cell.reason), row.causal ? "yes" : "no");
         }
     for (const SummaryRow &row : table.summary)
         for (std::size_t c = 0; c < row.values.size(); ++c) {
             const auto &m = row.values[c];
-            text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},,,,,,,,,,,,,,,{}\n", csvText(table.title), csvText(row.label), csvText(table.columns[c].title),
+            text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},,,,,,,,,,,,,,,{},\n", csvText(table.title), csvText(row.label), csvText(table.columns[c].title),
                                 csvText(table.columns[c].path), row.percent ? "%" : csvText(table.columns[c].unit), row.percent ? "higher" : table.columns[c].better,
                                 m ? m->n : 0, m ? fmt::format("{}", m->mean) : "", m ? field(m->half) : "", m && m->half ? fmt::format("{}", m->mean - *m->half) : "",
                                 m && m->half ? fmt::format("{}", m->mean + *m->half) : "", m ? field(m->deviation) : "", csvText(row.notes[c]));
@@ -303,7 +317,7 @@ Json tableJson(const StudyTable &table)
             c["best"] = cell.best;
             cells.push_back(std::move(c));
         }
-        json["rows"].push_back({{"label", row.label}, {"baseline", row.baseline}, {"cells", cells}});
+        json["rows"].push_back({{"label", row.label}, {"baseline", row.baseline}, {"causal", row.causal}, {"cells", cells}});
     }
     for (const SummaryRow &row : table.summary) {
         Json cells = Json::array();
@@ -336,7 +350,7 @@ std::string tableHtml(const StudyTable &table)
         text += fmt::format("<th class=n title=\"{}\">{} {}</th>", htmlText(q.path), htmlText(heading(q)), arrow(q));
     text += "</tr></thead><tbody>\n";
     for (const TableRow &row : table.rows) {
-        text += fmt::format("<tr><td>{}{}</td>", htmlText(row.label), row.baseline ? " <small>(baseline)</small>" : "");
+        text += fmt::format("<tr><td>{}{}</td>", htmlText(named(row, " †")), row.baseline ? " <small>(baseline)</small>" : "");
         for (std::size_t c = 0; c < row.cells.size(); ++c)
             text += htmlCell(row.cells[c], table.columns[c], row.baseline);
         text += "</tr>\n";

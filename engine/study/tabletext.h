@@ -15,7 +15,7 @@ struct NumberText {
 [[nodiscard]] std::string number(double value, int significant = 4);
 
 /// A booktabs table with a note below: best in bold, "ns" for what does not differ significantly from the baseline, "–" with
-/// its reason in the note.
+/// its reason in the note, † where inference is not causal.
 [[nodiscard]] std::string tableLatex(const StudyTable &table);
 /// One line a row and column, every statistic in a field of its own; the first field is the table's title. `header` false
 /// leaves the first line out.

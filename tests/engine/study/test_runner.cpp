@@ -188,6 +188,10 @@ TEST_F(Runner, runsOfAnotherConfigurationAreNotMixedIn)
     EXPECT_EQ(refused.error().kind, ErrorKind::usage);
     EXPECT_THAT(refused.error().what, HasSubstr("other_s0"));
     EXPECT_EQ(calls().size(), 2u);
+    const auto left = study::openStudy(at("study"));
+    ASSERT_TRUE(left);
+    for (const study::CellResult &result : left->results)
+        EXPECT_TRUE(result.done) << "a study that is refused is left as it was: " << result.reason;
     m_options.overwrite = true;
     ASSERT_TRUE(sweep());
     ASSERT_EQ(calls().size(), 3u);
@@ -218,6 +222,22 @@ TEST_F(Runner, foreignFoldersAreLeftAlone)
     EXPECT_FALSE(sweep().ok());
     EXPECT_EQ(read(at("study/thesis.txt")), "mine");
     EXPECT_FALSE(fs::exists(at("study/study.json")));
+}
+
+TEST_F(Runner, overwriteBeginsAnewAndLeavesNothingOfTheOldStudy)
+{
+    plan({"good", "other"}, {0});
+    ASSERT_TRUE(sweep());
+    write(at("study/table.csv"), "of the old study");
+    plan({"good"}, {0});
+    m_options.overwrite = true;
+    ASSERT_TRUE(sweep());
+    EXPECT_EQ(calls().size(), 3u);
+    EXPECT_FALSE(fs::exists(at("study/cells/other_s0")));
+    EXPECT_FALSE(fs::exists(at("study/table.csv")));
+    // Killed while the old one was being removed: known as a study still.
+    fs::remove_all(at("study/configs"));
+    EXPECT_TRUE(sweep());
 }
 
 TEST_F(Runner, asManyAtATimeAsJobs)
