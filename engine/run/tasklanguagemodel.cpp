@@ -2,6 +2,7 @@
 #include "engine/run/tasklanguagemodel.h"
 
 #include "engine/model/sampler.h"
+#include "engine/tasks/rollingscore.h"
 
 #include <fmt/format.h>
 
@@ -223,12 +224,14 @@ Result<std::vector<WindowScore>> TaskLanguageModel::rolling(const std::string &t
     SPECTRA_TRY(const std::int32_t prefix, prefixToken());
     const std::vector<std::int32_t> &ids = encoding.ids;
     std::vector<WindowScore> windows;
-    for (std::size_t first = 0; first < ids.size();) {
-        const std::size_t last = std::min(ids.size(), first + static_cast<std::size_t>(m_context));
-        Ids input = {first == 0 ? prefix : ids[first - 1]};
-        input.insert(input.end(), ids.begin() + static_cast<std::ptrdiff_t>(first), ids.begin() + static_cast<std::ptrdiff_t>(last) - 1);
+    for (const auto &[from, first, last] : rollingWindows(ids.size(), static_cast<std::size_t>(m_context))) {
+        Ids input;
+        if (from < 0)
+            input.push_back(prefix);
+        input.insert(input.end(), ids.begin() + std::max<std::ptrdiff_t>(from, 0), ids.begin() + static_cast<std::ptrdiff_t>(last) - 1);
         SPECTRA_TRY(const torch::Tensor hidden, run({{input, {}, nullptr}}, false, true));
-        SPECTRA_TRY(const TokenScores scores, m_model.score(hidden, std::span(ids).subspan(first, last - first), m_stop));
+        const auto predicted = static_cast<std::int64_t>(last - first);
+        SPECTRA_TRY(const TokenScores scores, m_model.score(hidden.narrow(0, hidden.size(0) - predicted, predicted), std::span(ids).subspan(first, last - first), m_stop));
         WindowScore window;
         window.tokens = static_cast<std::int64_t>(last - first);
         for (const float nll : scores.nll)
@@ -236,7 +239,6 @@ Result<std::vector<WindowScore>> TaskLanguageModel::rolling(const std::string &t
         window.begin = first == 0 ? 0 : static_cast<std::size_t>(encoding.byteOffsets[first]);
         window.end = last < ids.size() ? static_cast<std::size_t>(encoding.byteOffsets[last]) : text.size();
         windows.push_back(window);
-        first = last;
     }
     return windows;
 }

@@ -54,8 +54,7 @@ public:
     /// One score per continuation. White space at the prompt's end counts to the continuation, as tokenizers join it to the word.
     [[nodiscard]] virtual Result<std::vector<ContinuationScore>> loglikelihood(const TaskPrompt &prompt,
                                                                                std::span<const std::string> continuations) = 0;
-    /// The whole text, every token once: windows as long as the context that do not overlap, each after the token before it (the
-    /// first after the beginning-of-text token).
+    /// The whole text, every token once, in the windows of rollingWindows() (rollingscore.h).
     [[nodiscard]] virtual Result<std::vector<WindowScore>> rolling(const std::string &text) = 0;
     /// `samples` continuations of the prompt, cut before the first stop text.
     [[nodiscard]] virtual Result<std::vector<std::string>> generate(const TaskPrompt &prompt, const GenerationOptions &options) = 0;

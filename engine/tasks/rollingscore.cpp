@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/tasks/rollingscore.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace spectra {
+
+std::vector<RollingWindow> rollingWindows(std::size_t tokens, std::size_t context)
+{
+    std::vector<RollingWindow> windows;
+    for (std::size_t first = 0; context > 0 && first < tokens;) {
+        const std::size_t last = std::min(tokens, first + context);
+        windows.push_back({first == 0 ? -1 : static_cast<std::ptrdiff_t>(last - context) - 1, first, last});
+        first = last;
+    }
+    return windows;
+}
 
 std::vector<TaskMetric> perplexityMetrics()
 {

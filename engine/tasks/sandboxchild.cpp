@@ -162,6 +162,8 @@ bool installFilter()
         SPECTRA_DENY(SYS_bpf), SPECTRA_DENY(SYS_perf_event_open), SPECTRA_DENY(SYS_userfaultfd), SPECTRA_DENY(425) /* io_uring_setup */, SPECTRA_DENY(426),
         SPECTRA_DENY(427), SPECTRA_DENY(SYS_kexec_load), SPECTRA_DENY(SYS_init_module), SPECTRA_DENY(SYS_finit_module), SPECTRA_DENY(SYS_socket),
         SPECTRA_DENY(SYS_socketpair), SPECTRA_DENY(SYS_memfd_create), SPECTRA_DENY(SYS_mlockall),
+        // Segments and queues of System V outlive what is mapped of them: memory beyond the limit of the address space.
+        SPECTRA_DENY(SYS_shmget), SPECTRA_DENY(SYS_msgget), SPECTRA_DENY(SYS_semget),
         // clone() without CLONE_THREAD would be a process.
         {BPF_JMP | BPF_JEQ | BPF_K, 0, 3, SYS_clone},
         load(16), // low word of the first argument (little endian)
@@ -186,6 +188,9 @@ bool dropCapabilities()
 /// Process 1 of the new process namespace.
 [[noreturn]] void runProgram(const SandboxPlan &plan)
 {
+    // Should the guard be killed (out of memory), nobody else would hold the deadline.
+    if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        fail(plan, SandboxStep::process);
     buildRoot(plan);
     const int null = ::open("/dev/null", O_RDONLY);
     if (null < 0 || ::dup2(null, 0) < 0 || ::dup2(plan.output, 1) < 0 || ::dup2(plan.output, 2) < 0)

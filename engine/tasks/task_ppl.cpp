@@ -23,7 +23,7 @@ Task pplTask()
     Task task;
     task.name = "ppl";
     task.title = "Perplexity of any text";
-    task.source = "rolling log-likelihood in windows that do not overlap; words are parted by white space";
+    task.source = "rolling log-likelihood in windows as lm-evaluation-harness 0.4.13; words are parted by white space";
     task.layout = "JSON lines with text, or any text file as one document";
     task.kind = TaskKind::rolling;
     task.metrics = perplexityMetrics();

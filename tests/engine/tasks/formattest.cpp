@@ -3,12 +3,14 @@
 #include "engine/tasks/fewshot.h"
 #include "engine/tasks/mathanswer.h"
 #include "engine/tasks/numbertext.h"
+#include "engine/tasks/rollingscore.h"
 #include "engine/tasks/tasktext.h"
 #include "tests/engine/tasks/taskfakes.h"
 
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
+#include <array>
 #include <cmath>
 #include <set>
 
@@ -229,6 +231,26 @@ TEST(TruthfulQa, Mc2DoesNotUnderflow)
     const Judgement judged = *taskOf("truthfulqa").judge(item, answer, {});
     EXPECT_EQ(judged.measures[0].value, 1);
     EXPECT_NEAR(judged.measures[1].value, 0.5, 1e-12);
+}
+
+TEST(Perplexity, WindowsAreThoseOfTheHarness)
+{
+    // lm_eval.utils.get_rolling_token_windows(list, prefix, length, 1): first token seen (-1: the prefix), first and end of the predicted.
+    using Windows = std::vector<std::array<std::ptrdiff_t, 3>>;
+    const auto windows = [](std::size_t tokens, std::size_t context) {
+        Windows list;
+        for (const RollingWindow &w : rollingWindows(tokens, context))
+            list.push_back({w.from, static_cast<std::ptrdiff_t>(w.first), static_cast<std::ptrdiff_t>(w.last)});
+        return list;
+    };
+    EXPECT_EQ(windows(5, 8), (Windows{{-1, 0, 5}}));
+    EXPECT_EQ(windows(8, 8), (Windows{{-1, 0, 8}}));
+    EXPECT_EQ(windows(9, 8), (Windows{{-1, 0, 8}, {0, 8, 9}}));
+    EXPECT_EQ(windows(16, 8), (Windows{{-1, 0, 8}, {7, 8, 16}}));
+    EXPECT_EQ(windows(21, 8), (Windows{{-1, 0, 8}, {7, 8, 16}, {12, 16, 21}})) << "the last sees all that fits before it";
+    EXPECT_EQ(windows(10, 4), (Windows{{-1, 0, 4}, {3, 4, 8}, {5, 8, 10}}));
+    EXPECT_EQ(windows(3, 1), (Windows{{-1, 0, 1}, {0, 1, 2}, {1, 2, 3}}));
+    EXPECT_TRUE(windows(0, 8).empty());
 }
 
 TEST(Perplexity, WindowsStandInForFewTexts)

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -175,6 +176,10 @@ TEST_F(Sandbox, NoWayBackUp)
     refused("c.chroot(b'/tmp')");
     refused("c.syscall(435, None, 0)");
     refused("c.setns(0, 0)");
+    // Memory that the limit of the address space does not see: segments that are left unmapped.
+    refused("c.shmget(0, 1 << 20, 0o1600)");
+    refused("c.msgget(0, 0o1600)");
+    refused("c.semget(0, 1, 0o1600)");
     EXPECT_THAT(run("print([l for l in dir(__import__('resource')) if l == 'setrlimit'], end=' ')\nimport resource\n"
                     "try:\n    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n    print('raised')\nexcept ValueError:\n    print('kept')").output,
                 HasSubstr("kept"));
@@ -197,6 +202,47 @@ TEST_F(Sandbox, AStopEndsTheProgramAndAllItStarted)
     // No child is left: neither running nor waiting to be asked for.
     EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);
     EXPECT_EQ(errno, ECHILD);
+}
+
+TEST_F(Sandbox, AProgramEndsWithItsGuard)
+{
+    const auto text = [](pid_t process, const char *file) {
+        std::ifstream stream("/proc/" + std::to_string(process) + "/" + file);
+        return std::string(std::istreambuf_iterator<char>(stream), {});
+    };
+    const auto childOf = [](pid_t parent) {
+        pid_t child = 0;
+        std::error_code ignored;
+        for (const auto &task : std::filesystem::directory_iterator("/proc/" + std::to_string(parent) + "/task", ignored))
+            if (child == 0)
+                std::ifstream(task.path() / "children") >> child;
+        return child;
+    };
+    pid_t guard = 0, program = 0;
+    std::jthread killer([&] {
+        for (int i = 0; i < 2000 && (program == 0 || text(program, "cmdline").find("program.py") == std::string::npos); ++i) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+            guard = childOf(::getpid());
+            program = guard > 0 ? childOf(guard) : 0;
+        }
+        if (program > 0)
+            ::kill(guard, SIGKILL); // as the kernel does when memory is short
+    });
+    SandboxLimits limits;
+    limits.seconds = 30;
+    const auto ran = runPython("import time\ntime.sleep(25)", limits);
+    killer.join();
+    if (program == 0)
+        GTEST_SKIP() << "this machine does not list the children of a process";
+    EXPECT_FALSE(ran.ok());
+    bool gone = false;
+    for (int i = 0; i < 500 && !gone; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        const std::string stat = text(program, "stat"); // "12 (python3) S …"; nobody may have waited for it yet
+        const std::size_t name = stat.rfind(") ");
+        gone = name == std::string::npos || stat.compare(name + 2, 1, "Z") == 0;
+    }
+    EXPECT_TRUE(gone) << text(program, "stat");
 }
 
 TEST(SandboxRefusal, IsAnErrorThatNamesTheStepAndTheMend)
