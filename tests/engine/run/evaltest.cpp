@@ -285,6 +285,27 @@ TEST_P(HarnessParity, LogLikelihoodsAndScoresAreTheSame)
     EXPECT_GE(compared, 1);
 }
 
+TEST(HarnessWindows, PagesThatTheContextDoesNotHoldScoreTheSame)
+{
+    Bench bench;
+    const fs::path place = fs::path(SPECTRA_TEST_DIR) / "fixtures" / "tasks";
+    const json expected = json::parse(readText(place / "expected.json"))["tasks"]["wikitext2"]["short_context"];
+    const fs::path model = cacheFolder() / "models" / "smollm2-135m.gguf";
+    ASSERT_TRUE(fs::exists(model)) << "packaging/setup --model fetches the sample model";
+    const TemporaryFolder folder("windows");
+    EvalRequest r;
+    r.spec.model = model.string();
+    r.task = "wikitext2";
+    r.data = place / "wikitext.jsonl";
+    r.sequenceLength = expected["tokens"];
+    r.output = folder / "items.jsonl";
+    bench.good(r);
+    const auto lines = linesOf(r.output);
+    ASSERT_EQ(lines.size(), expected["loglikelihoods"].size());
+    for (std::size_t i = 0; i < lines.size(); ++i)
+        EXPECT_NEAR(lines[i]["loglikelihood"].get<double>(), expected["loglikelihoods"][i].get<double>(), 1e-2) << i;
+}
+
 INSTANTIATE_TEST_SUITE_P(SampleModel, HarnessParity,
                          testing::Values("mmlu", "hellaswag", "arc_easy", "arc_challenge", "piqa", "boolq", "pubmedqa", "truthfulqa_mc1", "truthfulqa_mc2",
                                          "lambada", "wikitext2", "gsm8k"),
