@@ -222,8 +222,10 @@ Result<std::vector<FileCounts>> Selection::read(std::size_t domain, const std::v
     const double share = m_options.heldOut;
     std::int64_t only = -1; // the one that is held out of so few that none falls on the spread
     if (share > 0) {
-        std::int64_t first = std::max<std::int64_t>(0, std::int64_t(0.5 / share) - 2);
-        while (!fallsOnSpread(first, share))
+        // Of a tiny share the first place lies beyond any text: it need not be found, and past 2^53 doubles step over it.
+        constexpr double farthest = 0x1p52;
+        std::int64_t first = std::max<std::int64_t>(0, std::int64_t(std::min(0.5 / share, farthest)) - 2);
+        while (double(first) < farthest && !fallsOnSpread(first, share))
             ++first;
         auto counted = countUpTo(std::max<std::int64_t>(first, 1) + 1, domain, stop);
         if (!counted)

@@ -32,7 +32,14 @@ Result<nlohmann::ordered_json> routingCourse(const std::vector<std::int64_t> &st
             entry["unread"][std::to_string(step)] = earlier.error().what;
             continue;
         }
-        SPECTRA_TRY(const TraceConsistency c, routingConsistency(**earlier, *last, stop));
+        const auto compared = routingConsistency(**earlier, *last, stop);
+        if (!compared) { // such as one of other held-out windows, from before the run's settings were changed
+            if (compared.error().kind == ErrorKind::cancelled)
+                return compared.error();
+            entry["unread"][std::to_string(step)] = compared.error().what;
+            continue;
+        }
+        const TraceConsistency &c = *compared;
         course.push_back({{"step", step}, {"raw", c.raw}, {"matched", c.matched}, {"saturation", c.saturation}});
         if (!entry["value"].is_null() || 4 * step < 3 * steps.back())
             continue;

@@ -95,6 +95,33 @@ Json point(const MetricPoint &p)
     return number(p.value);
 }
 
+template <typename Test> bool each(const Json &object, const Test &test)
+{
+    return object.is_object() && std::all_of(object.begin(), object.end(), test);
+}
+
+/// What the curves and a run's result read of a line and the line does not have, or empty.
+std::string lacking(const Json &line, bool evaluation)
+{
+    const auto isNumber = [](const Json &v) { return v.is_number(); };
+    if (!evaluation) {
+        for (const char *key : {"loss", "seconds", "tokens"})
+            if (!at(line, key).is_number())
+                return key;
+        return each(at(line, "time"), isNumber) ? std::string() : "time";
+    }
+    if (!line.contains("held_out_loss") || !(line["held_out_loss"].is_number() || line["held_out_loss"].is_null()))
+        return "held_out_loss";
+    if (!each(at(line, "domains"), [](const Json &domain) { return domain.is_object() && domain.contains("loss"); }))
+        return "domains";
+    if (!line.contains("metrics"))
+        return {};
+    if (!each(line["metrics"], [](const Json &metric) { return metric.is_object() && (!metric.contains("unit") || metric["unit"].is_string()); }))
+        return "metrics";
+    const Json &layers = at(line, "decoder_index");
+    return layers.is_array() && std::all_of(layers.begin(), layers.end(), [](const Json &v) { return v.is_number_integer(); }) ? std::string() : "decoder_index";
+}
+
 } // namespace
 
 Json metricsJson(const MetricReport &report)
@@ -157,8 +184,13 @@ Result<RunLog> RunLog::open(const std::filesystem::path &folder, std::int64_t ke
                 return inputError("is not a JSON object", fmt::format("{}:{}", place.string(), lineNumber), "continue with a log that this program wrote");
             const bool evaluation = json.contains("evaluation");
             const Json &step = evaluation ? json["evaluation"] : at(json, "step");
-            if (!step.is_number_integer() || step.get<std::int64_t>() > keep || json.value("stage", "training") != "training")
+            if (!step.is_number_integer() || step.get<std::int64_t>() > keep || (json.contains("stage") && json["stage"] != "training"))
                 continue;
+            if (const std::string key = lacking(json, evaluation); !key.empty())
+                return inputError(fmt::format("has no {} as this program writes it", key), fmt::format("{}:{}", place.string(), lineNumber),
+                                  "continue with a log that this program wrote");
+            if (evaluation && json["held_out_loss"].is_null()) // JSON has no other way to say that a loss is no number
+                json["held_out_loss"] = std::numeric_limits<double>::quiet_NaN();
             kept += line + '\n';
             (evaluation ? log.m_evaluations : log.m_steps).push_back(std::move(json));
         }

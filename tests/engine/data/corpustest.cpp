@@ -198,6 +198,14 @@ TEST_F(CorpusTest, oneOfFewIsHeldOut)
     const auto single = open(options, 1);
     ASSERT_FALSE(single.ok());
     EXPECT_NE(single.error().what.find("nothing can be held out"), std::string::npos);
+    // However small the share is, the end is found.
+    options.domains = {{"a", {m_folder / "a.jsonl"}, 1}};
+    for (const double share : {1e-12, 1e-17, 1e-30, 5e-324}) {
+        options.heldOut = share;
+        auto tiny = open(options, 1);
+        ASSERT_TRUE(tiny.ok()) << share << ": " << shown(tiny.error());
+        EXPECT_EQ(m_tokenizer->decode((*tiny)->heldOut(0)), "second") << share;
+    }
 }
 
 TEST_F(CorpusTest, sharesAreHeldOut)
