@@ -35,6 +35,38 @@ bool isRun(const fs::path &place)
     return fs::exists(place / "config.json", error) && fs::exists(place / "manifest.json", error);
 }
 
+/// What a kill leaves of a file or folder that was to appear whole.
+bool isLeftover(const std::string &name)
+{
+    return name.starts_with('.') && name.ends_with(".tmp");
+}
+
+/// A run's folder whose making was cut off: it holds nothing but what open() writes first.
+bool isBegun(const fs::path &place)
+{
+    std::error_code error;
+    if (!fs::exists(place / ".lock", error))
+        return false;
+    for (const auto &entry : fs::directory_iterator(place, error)) {
+        const std::string name = entry.path().filename().string();
+        if (name != ".lock" && name != "environment.json" && name != "tokenizer.json" && name != "config.json" && !isLeftover(name))
+            return false;
+    }
+    return !error;
+}
+
+/// Only under the lock: no other process writes here.
+void removeLeftovers(const fs::path &folder)
+{
+    std::error_code ignored;
+    std::vector<fs::path> left;
+    for (const auto &entry : fs::directory_iterator(folder, ignored))
+        if (isLeftover(entry.path().filename().string()))
+            left.push_back(entry.path());
+    for (const fs::path &place : left)
+        fs::remove_all(place, ignored);
+}
+
 /// Dotted key of the first difference, or empty.
 std::string difference(const Json &a, const Json &b, const std::string &key = {})
 {
@@ -88,7 +120,7 @@ Result<void> RunFolder::check(const fs::path &place, bool resume, bool overwrite
     const bool exists = fs::exists(fs::symlink_status(place, error));
     if (resume) {
         // Killed before the folder was whole: there is nothing to go on with, and nothing to lose.
-        if (exists && !isRun(place) && !fs::is_empty(place, error))
+        if (exists && !isRun(place) && !fs::is_empty(place, error) && !isBegun(place))
             return inputError("is not the folder of a training run", place.string(), "name the folder that train -o made");
         return {};
     }
@@ -96,7 +128,7 @@ Result<void> RunFolder::check(const fs::path &place, bool resume, bool overwrite
         return {};
     if (!overwrite)
         return workError("exists", place.string(), "--resume goes on with it, --overwrite replaces it");
-    if (!isRun(place) && !(fs::is_directory(place, error) && fs::is_empty(place, error)))
+    if (!isRun(place) && !(fs::is_directory(place, error) && fs::is_empty(place, error)) && !isBegun(place))
         return workError("exists and is not the folder of a training run", place.string(), "choose another place with -o");
     return {};
 }
@@ -117,6 +149,8 @@ Result<std::unique_ptr<RunFolder>> RunFolder::open(const fs::path &place, const 
         return workError("cannot be written", (place / ".lock").string());
     if (::flock(folder->m_lock, LOCK_EX | LOCK_NB) != 0)
         return workError("another process trains in this folder", place.string(), "wait for it, or choose another place with -o");
+    for (const fs::path &held : {place, place / "checkpoints"})
+        removeLeftovers(held);
     const std::string manifest = setup.corpus->manifest();
     if (resume && isRun(place)) {
         SPECTRA_TRY(const std::string before, readTextFile(place / "config.json", 16 << 20));
