@@ -50,11 +50,11 @@ const std::vector<OptionField<SpectraOptions>> &spectraOptionTable()
         {"causal_ema", &O::causalEma, "rho of the running averages of mean expression, potential, speciality penalty and demand", 0, 1, false, {}, false},
         {"causal_potential", &O::causalPotential,
          "how training finds the potentials of causal routing: running average of the batch's own (average), or steps that balance the causal rule's "
-         "top-k load on each batch (dual); routing in training is the same with both",
+         "top-k load on each batch (dual); only osr has potentials, and training itself uses them with train_sinkhorn_scope causal alone",
          -inf, inf, false, {"average", "dual"}, false},
         {"causal_potential_step", &O::causalPotentialStep, "eta of causal_potential dual: g_i += eta*(1 - E*share_i) after each optimiser step", 0, 100, true, {}, false},
         {"sequential_loss_coef", &O::sequentialLossCoef,
-         "coefficient of the mean of -log sum_i Q_t,i*Q_t+1,i over neighbouring tokens of a sequence: holds routing on along the text (ours; 0 in the drafts)", 0, 1000, false, {}, false},
+         "coefficient of the mean of -log sum_i Q_t,i*Q_t+1,i over neighbouring tokens of a sequence: holds routing on along the text (ours; 0 in the drafts; not with scoring linear)", 0, 1000, false, {}, false},
         {"gru_update_bias", &O::gruUpdateBias, "initial bias of the GRU's update gate; > 0 remembers longer", -100, 100, false, {}, false},
         {"calibrated_epsilon", &O::calibratedEpsilon, "epsilon at which the stored potentials were found; 0: the present one", 0, 1000, false, {}, false},
     };
@@ -72,6 +72,8 @@ Result<void> SpectraOptions::isValid() const
     };
     if (soLambdaMax < 0 && soLambdaMax != -1)
         return clash("so_lambda_max", "a negative ceiling", "use -1 for ortho_loss_coef, or a ceiling of at least 0");
+    if (scoring == "linear" && sequentialLossCoef > 0)
+        return clash("sequential_loss_coef", "scoring linear has no sequential loss", "use 0, or scoring osr or domain");
     if (orthoLossOn == "projector" && expression != "projector")
         return clash("ortho_loss_on", "there is no projector with expression=" "learned or literal", "use ortho_loss_on=expression_means");
     if (projectorOrthogonalization != "none" && expression != "projector")

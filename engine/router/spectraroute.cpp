@@ -303,18 +303,16 @@ void SpectraRouter::select(RoutingStep &step, const RouterInput &input, const to
 /// the same expert.
 torch::Tensor SpectraRouter::sequentialLoss(const RouterInput &input, const torch::Tensor &q) const
 {
-    const std::int64_t n = q.size(0);
-    if (n < 2)
-        return torch::zeros({}, q.options());
-    auto pairs = torch::ones({n - 1}, q.options().requires_grad(false));
+    const std::int64_t n = q.size(0), neighbours = std::max<std::int64_t>(0, n - 1);
+    auto pairs = torch::ones({neighbours}, q.options().requires_grad(false));
     for (std::size_t i = 1; i + 1 < input.offsets.size(); ++i)
         if (input.offsets[i] > 0 && input.offsets[i] < n)
             pairs.select(0, input.offsets[i] - 1).zero_();
     if (input.mask.defined()) {
         const auto counts = input.mask.to(pairs.options());
-        pairs = pairs * counts.slice(0, 0, n - 1) * counts.slice(0, 1, n);
+        pairs = pairs * counts.slice(0, 0, neighbours) * counts.slice(0, 1, n);
     }
-    const auto disagreement = -((q.slice(0, 0, n - 1) * q.slice(0, 1, n)).sum(-1).clamp_min(1e-30).log() * pairs).sum();
+    const auto disagreement = -((q.slice(0, 0, neighbours) * q.slice(0, 1, n)).sum(-1).clamp_min(1e-30).log() * pairs).sum();
     double total = pairs.sum().item<double>(), processes = 1;
     if (Collective *const collective = collectiveOf(input)) { // scaled as the entropy is
         auto count = torch::full({1}, total, torch::kFloat64);

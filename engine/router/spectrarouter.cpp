@@ -248,9 +248,15 @@ void SpectraRouter::afterOptimizerStep(const std::vector<torch::Tensor> & /*load
         sum = torch::Tensor();
         weight = 0;
     };
+    const bool moved = std::any_of(m_layers.begin(), m_layers.end(), [](const Layer &l) { return l.potentialWeight > 0 || l.loadSum.defined(); });
+    if (moved && m_options.scoring == "osr") {
+        // Potentials that were found at another ε are brought to this one before they go on from there.
+        if (m_options.calibratedEpsilon > 0 && m_options.calibratedEpsilon != m_options.sinkhornEpsilon)
+            for (Layer &layer : m_layers)
+                layer.potential.mul_(m_options.calibratedEpsilon / m_options.sinkhornEpsilon);
+        m_options.calibratedEpsilon = m_options.sinkhornEpsilon;
+    }
     for (Layer &layer : m_layers) {
-        if (layer.potentialWeight > 0)
-            m_options.calibratedEpsilon = m_options.sinkhornEpsilon;
         blend(layer.meanExpression, layer.meanSum, layer.meanWeight);
         if (layer.loadSum.defined())
             ascend(layer);

@@ -54,6 +54,7 @@ TEST(SpectraHolding, TheSequentialLossOfOneTokenIsNothing)
     const auto router = made({"sequential_loss_coef=1"});
     const auto step = routeOnce(*router, torch::randn({1, 10}), {0, 1});
     EXPECT_EQ(step.losses.at("sequential").item<double>(), 0);
+    EXPECT_EQ(routeOnce(*router, torch::randn({0, 10}), {0, 0}).losses.at("sequential").item<double>(), 0);
 }
 
 TEST(SpectraHolding, TheUpdateGateStartsWhereTold)
@@ -82,6 +83,20 @@ TEST(SpectraHolding, DualPotentialsStepTowardsTheCausalRulesBalance)
     auto expected = g + 0.2 * (1 - load * 4 / 120);
     expected = expected - expected.mean();
     EXPECT_LT((router->buffers().at(prefix + "potential") - expected).abs().max().item<double>(), 1e-6);
+}
+
+TEST(SpectraHolding, PotentialsFoundAtAnotherEpsilonAreBroughtToThisOne)
+{
+    const auto router = made({"causal_ema=0.9", "calibrated_epsilon=0.6"});
+    const std::string name = "model.layers.0.mlp.router.potential", other = "model.layers.1.mlp.router.potential";
+    for (const auto &[key, tensor] : router->buffers())
+        tensor.normal_(0, 0.1);
+    const auto g = router->buffers().at(name).clone(), untouched = router->buffers().at(other).clone();
+    const auto step = routeOnce(*router, torch::randn({40, 10}), {0, 40});
+    router->afterOptimizerStep({});
+    EXPECT_LT((router->buffers().at(name) - (0.9 * g * 2 + 0.1 * step.potentials)).abs().max().item<double>(), 1e-6);
+    EXPECT_LT((router->buffers().at(other) - untouched * 2).abs().max().item<double>(), 1e-6) << "a layer without a batch too: one epsilon holds for all";
+    EXPECT_TRUE(router->notes().empty());
 }
 
 TEST(SpectraHolding, DualPotentialsBalanceASkewedStreamAtInference)
