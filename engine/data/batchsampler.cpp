@@ -101,13 +101,17 @@ std::uint64_t permuted(std::uint64_t i, std::uint64_t n, std::uint64_t key)
     return i;
 }
 
-/// How a domain's text is cut: from a few windows on, one fewer than fit, so that the offset can be anywhere.
+/// How a domain's text is cut: shifted, from a few windows on, into one fewer than fit, so that the offset can be anywhere.
 struct Windows {
     std::int64_t count, slack;
-    Windows(std::size_t tokens, std::int64_t length)
+    Windows(std::size_t tokens, std::int64_t length, BatchSampler::Cut cut)
     {
         const std::int64_t usable = std::max<std::int64_t>(std::int64_t(tokens) - 1, 0);
         count = std::max<std::int64_t>(usable / length, 1);
+        if (cut == BatchSampler::Cut::fixed) {
+            slack = 0;
+            return;
+        }
         if (count >= 32)
             --count;
         slack = std::max<std::int64_t>(usable - count * length, 0);
@@ -116,8 +120,8 @@ struct Windows {
 
 } // namespace
 
-BatchSampler::BatchSampler(std::shared_ptr<const Corpus> corpus, std::int64_t length, std::uint64_t seed)
-    : m_corpus(std::move(corpus)), m_length(std::max<std::int64_t>(length, 1)), m_seed(seed)
+BatchSampler::BatchSampler(std::shared_ptr<const Corpus> corpus, std::int64_t length, std::uint64_t seed, Cut cut)
+    : m_corpus(std::move(corpus)), m_length(std::max<std::int64_t>(length, 1)), m_seed(seed), m_cut(cut)
 {
     m_perCycle = countsPerCycle(m_corpus->domains());
     m_cycle = deal(m_perCycle);
@@ -134,16 +138,32 @@ BatchSampler::Sequence BatchSampler::at(std::int64_t index) const
     const auto place = std::size_t(index % cycle);
     const std::size_t domain = m_cycle[place];
     const std::int64_t number = index / cycle * m_perCycle[domain] + m_rank[place]; // of this domain's sequences
-    const auto tokens = m_corpus->training(domain);
-    const Windows windows(tokens.size(), m_length);
+    const Windows windows(m_corpus->training(domain).size(), m_length, m_cut);
     const std::int64_t epoch = number / windows.count;
     const std::uint64_t key = mixed(mixed(mixed(m_seed) ^ domain) ^ std::uint64_t(epoch));
     const auto offset = std::int64_t(Random(key).below(std::uint64_t(windows.slack) + 1));
     const auto window = std::int64_t(permuted(std::uint64_t(number % windows.count), std::uint64_t(windows.count), key));
-    const auto begin = std::size_t(offset + window * m_length);
-    if (begin >= tokens.size()) // a corpus that was opened for shorter sequences
-        return {domain, tokens};
-    return {domain, tokens.subspan(begin, std::min(std::size_t(m_length) + 1, tokens.size() - begin))};
+    return from(domain, offset + window * m_length);
+}
+
+BatchSampler::Sequence BatchSampler::from(std::size_t domain, std::int64_t begin) const
+{
+    const auto tokens = m_corpus->training(domain);
+    const auto first = std::size_t(begin);
+    if (first >= tokens.size()) // a corpus that was opened for shorter sequences
+        return {domain, tokens, 0};
+    return {domain, tokens.subspan(first, std::min(std::size_t(m_length) + 1, tokens.size() - first)), begin};
+}
+
+std::int64_t BatchSampler::windows(std::size_t domain) const
+{
+    return Windows(m_corpus->training(domain).size(), m_length, m_cut).count;
+}
+
+BatchSampler::Sequence BatchSampler::window(std::size_t domain, std::int64_t number) const
+{
+    assert(number >= 0);
+    return from(domain, number * m_length);
 }
 
 double BatchSampler::epochs(std::size_t domain, std::int64_t count) const
@@ -152,7 +172,7 @@ double BatchSampler::epochs(std::size_t domain, std::int64_t count) const
     std::int64_t given = count / cycle * m_perCycle[domain];
     for (std::int64_t place = 0; place < count % cycle; ++place)
         given += m_cycle[std::size_t(place)] == domain;
-    return double(given) / double(Windows(m_corpus->training(domain).size(), m_length).count);
+    return double(given) / double(windows(domain));
 }
 
 } // namespace spectra

@@ -80,26 +80,37 @@ public:
 /// Sequences of a corpus in an order that the seed alone decides.
 class BatchSampler {
 public:
+    /// Where a domain's text is cut into windows: at an offset that is another one each epoch, or always at 0, length, 2·length, …,
+    /// so that the same windows come again and something can be known of each.
+    enum class Cut : std::uint8_t { shifted, fixed };
     /// One training sequence: `length` inputs and their successors.
     struct Sequence {
         std::size_t domain = 0;
         std::span<const std::int32_t> tokens; ///< length + 1
+        std::int64_t begin = 0;               ///< of the first token in the domain's training text
     };
     /// The corpus was opened with `needTokens` of at least length + 1.
-    BatchSampler(std::shared_ptr<const Corpus> corpus, std::int64_t length, std::uint64_t seed);
+    BatchSampler(std::shared_ptr<const Corpus> corpus, std::int64_t length, std::uint64_t seed, Cut cut = Cut::shifted);
     /// Sequence number `index` of the run, 0, 1, …: any one without those before it, so that a run can be continued anywhere and
     /// every process of several takes its own. Domains are dealt by their weights: the first n sequences hold n times each
     /// share to within one (a weight of 0: none). Inside a domain windows of `length` tokens come in a shuffled order, each once
     /// an epoch, a new order and a new offset each epoch; of 32 windows or more one is left out, to leave room for the offset.
-    /// Constant time, thread-safe.
+    /// With the fixed cut all windows that fit are there, in a new order each epoch. Constant time, thread-safe.
     [[nodiscard]] Sequence at(std::int64_t index) const;
+    /// Windows of a domain in one epoch.
+    [[nodiscard]] std::int64_t windows(std::size_t domain) const;
+    /// Window `number` of a domain's fixed cut, from 0, whatever the sampler's own cut.
+    [[nodiscard]] Sequence window(std::size_t domain, std::int64_t number) const;
     /// Passes through a domain's training text after `count` sequences; 1.5 is half-way through the second.
     [[nodiscard]] double epochs(std::size_t domain, std::int64_t count) const;
 
 private:
+    [[nodiscard]] Sequence from(std::size_t domain, std::int64_t begin) const;
+
     std::shared_ptr<const Corpus> m_corpus;
     std::int64_t m_length;
     std::uint64_t m_seed;
+    Cut m_cut;
     std::vector<std::size_t> m_cycle;    ///< domain of each place of one cycle of the deal
     std::vector<std::int64_t> m_rank;    ///< how many of that domain stand before the place in its cycle
     std::vector<std::int64_t> m_perCycle;

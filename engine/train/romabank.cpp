@@ -3,6 +3,7 @@
 
 #include "engine/core/files.h"
 #include "engine/core/npy.h"
+#include "engine/core/parallel.h"
 
 #include <fmt/format.h>
 
@@ -93,9 +94,9 @@ Result<RomaNeighbours> romaNeighbours(const RomaBank &bank, std::span<const floa
     RomaNeighbours found;
     found.count = count;
     found.k = k;
-    std::vector<double> squares, near;
-    std::vector<std::int64_t> order(static_cast<std::size_t>(bank.samples));
-    for (std::int64_t q = 0; q < count; ++q) {
+    found.index.resize(static_cast<std::size_t>(count * k));
+    std::vector<double> near(found.index.size());
+    const auto search = [&](std::int64_t q, std::vector<double> &squares, std::vector<std::int64_t> &order) {
         squares.assign(static_cast<std::size_t>(bank.samples), 0);
         for (std::int64_t j = 0; j < bank.samples; ++j)
             for (std::int64_t i = 0; i < d; ++i) {
@@ -110,10 +111,16 @@ Result<RomaNeighbours> romaNeighbours(const RomaBank &bank, std::span<const floa
             return left < right || (left == right && a < b);
         });
         for (std::int64_t i = 0; i < k; ++i) {
-            found.index.push_back(order[static_cast<std::size_t>(i)]);
-            near.push_back(squares[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+            found.index[static_cast<std::size_t>(q * k + i)] = order[static_cast<std::size_t>(i)];
+            near[static_cast<std::size_t>(q * k + i)] = squares[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
         }
-    }
+    };
+    parallelFor(count, 0, [&](std::int64_t begin, std::int64_t end, int) {
+        std::vector<double> squares;
+        std::vector<std::int64_t> order(static_cast<std::size_t>(bank.samples));
+        for (std::int64_t q = begin; q < end; ++q)
+            search(q, squares, order);
+    });
     found.sigma = sigma;
     if (sigma == 0 && !near.empty()) {
         std::vector<double> sorted = near;

@@ -12,7 +12,7 @@
 namespace spectra {
 
 /// What RoMA keeps of the samples that a model answered right (Li et al. 2025, arXiv 2511.07419, sections 3.1 and 3.2). On disk a folder
-/// with two NumPy arrays of float32 or float64: embeddings.npy [n, D], of any external sentence embedder, and routing.npy [n, M, E], the
+/// with two NumPy arrays of float32 or float64: embeddings.npy [n, D], of a sentence embedder or the model itself, and routing.npy [n, M, E], the
 /// softmax over all experts in the last M MoE layers at the sample's last token.
 struct RomaBank {
     std::int64_t samples = 0, dimension = 0, layers = 0, experts = 0;

@@ -163,6 +163,47 @@ TEST(BatchSampler, processesHaveDisjointSlices)
     EXPECT_EQ(seen.size(), 40u);
 }
 
+/// What a bank of windows needs: the same ones every epoch, all that fit, each to be found again by its number.
+TEST(BatchSampler, aFixedCutRepeatsEveryWindow)
+{
+    for (const std::int64_t count : {1, 2, 40}) {
+        const std::int64_t length = 16;
+        const auto corpus = fake({1, 2}, {std::size_t(count * length + 1 + 5), std::size_t(2 * count * length + 1)});
+        const BatchSampler sampler(corpus, length, 3, BatchSampler::Cut::fixed);
+        ASSERT_EQ(sampler.windows(0), count);
+        ASSERT_EQ(sampler.windows(1), 2 * count);
+        std::vector<std::vector<std::int64_t>> orders;
+        for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+            std::set<std::pair<std::size_t, std::int64_t>> seen;
+            std::vector<std::int64_t> order;
+            for (std::int64_t i = 0; i < 3 * count; ++i) {
+                const auto sequence = sampler.at(epoch * 3 * count + i);
+                ASSERT_EQ(sequence.tokens.size(), std::size_t(length) + 1);
+                ASSERT_EQ(sequence.tokens.front(), sequence.begin);
+                ASSERT_EQ(sequence.begin % length, 0);
+                const auto again = sampler.window(sequence.domain, sequence.begin / length);
+                ASSERT_EQ(again.tokens.data(), sequence.tokens.data());
+                ASSERT_EQ(again.tokens.size(), sequence.tokens.size());
+                seen.insert({sequence.domain, sequence.begin});
+                order.push_back(sequence.begin);
+            }
+            EXPECT_EQ(seen.size(), std::size_t(3 * count));
+            orders.push_back(order);
+        }
+        if (count == 40) {
+            EXPECT_NE(orders[0], orders[1]);
+        }
+    }
+    const BatchSampler shifted(fake({1}, {16 * 40 + 1}), 16, 3);
+    bool off = false;
+    for (std::int64_t i = 0; i < 400; ++i) {
+        const auto sequence = shifted.at(i);
+        EXPECT_EQ(sequence.tokens.front(), sequence.begin);
+        off = off || sequence.begin % 16 != 0;
+    }
+    EXPECT_TRUE(off) << "the usual cut moves";
+}
+
 TEST(BatchSampler, epochsAreCounted)
 {
     const BatchSampler sampler(fake({1, 3}, {16 * 10 + 1, 16 * 20 + 1}), 16, 2);
