@@ -85,7 +85,7 @@ const std::vector<Command> &commands()
 {
     static const std::vector<Command> table = {
         modelsCommand(),  inspectCommand(), tokenizeCommand(), logitsCommand(),   traceCommand(),  upcycleCommand(),
-        calibrateCommand(), trainCommand(), sweepCommand(), metricsCommand(), placementCommand(), embedCommand(),    sinkhornCommand(), figureCommand(), reportCommand(), evalCommand(),
+        calibrateCommand(), trainCommand(), romaBankCommand(), sweepCommand(), metricsCommand(), placementCommand(), embedCommand(),    sinkhornCommand(), figureCommand(), reportCommand(), evalCommand(),
     };
     return table;
 }

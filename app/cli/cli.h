@@ -64,6 +64,7 @@ Command traceCommand();
 Command upcycleCommand();
 Command calibrateCommand();
 Command trainCommand();
+Command romaBankCommand();
 Command sweepCommand();
 Command metricsCommand();
 Command placementCommand();

@@ -350,7 +350,10 @@ std::uint64_t availableMemory()
 {
     std::uint64_t free = fieldOf("/proc/meminfo", "MemAvailable:");
     const std::uint64_t limit = numberIn("/sys/fs/cgroup/memory.max");
-    const std::uint64_t used = numberIn("/sys/fs/cgroup/memory.current");
+    std::uint64_t used = numberIn("/sys/fs/cgroup/memory.current");
+    // Cached files that nobody used of late make room when asked: they are counted as used, and are not.
+    if (used != ~std::uint64_t(0))
+        used -= std::min(used, fieldOf("/sys/fs/cgroup/memory.stat", "inactive_file") / 1024);
     if (limit != ~std::uint64_t(0) && used != ~std::uint64_t(0))
         free = std::min(free, limit > used ? limit - used : 0);
     return free;

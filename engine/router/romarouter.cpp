@@ -96,10 +96,11 @@ private:
 RouterRegistration romaEntry()
 {
     RouterInfo info{"roma_like", "RoMA-like: fine-tuning of routers towards successful neighbours", "Li et al. 2025, arXiv 2511.07419, equations of sections 3.1 and 3.2", true,
-                    "the paper gives no λ (1 here), no σ and no name of the embedding model: neighbours, their Gaussian weights and cached routing come from a bank made "
-                    "outside. r is the softmax over all experts, not the k that remain, so that every expert's weight learns; cached routing is held fixed; the loss is a mean "
-                    "over the sequences of a batch. Routers before the aligned layers get no gradient; everything else is frozen by training with start router_only. Without a "
-                    "bank this is softmax top-k",
+                    "the paper gives no λ (1 here), no σ (the median distance unless set) and no name of the embedding model: the bank that `spectra roma-bank` makes takes "
+                    "embeddings from outside, or the mean of the model's final hidden states. A sample is a window of the training text, successful when the model's most "
+                    "likely token after it is the text's (the paper: questions, and the right answer). r is the softmax over all experts, not the k that remain, so that "
+                    "every expert's weight learns; cached routing is held fixed; the loss is a mean over the sequences of a batch. Routers before the aligned layers get "
+                    "no gradient; everything else is frozen by training with start router_only. Without a bank (roma.bank of a run) this is softmax top-k",
                     {}};
     info.adopts = {"softmax_topk", "qwen3_moe", "glam", "expert_specialization", "laser_like"};
     return registration<RomaRouter>(std::move(info));

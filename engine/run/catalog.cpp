@@ -7,6 +7,7 @@
 #include "engine/router/router.h"
 #include "engine/run/engine.h"
 #include "engine/run/loadedmodel.h"
+#include "engine/run/prompts.h"
 
 #include <fmt/format.h>
 
@@ -90,7 +91,21 @@ std::vector<BundledModel> Engine::bundledModels()
     smollm2.path = cacheFolder() / "models" / "smollm2-135m.gguf";
     std::error_code ignored;
     smollm2.present = fs::exists(smollm2.path, ignored);
-    return {smollm2};
+    std::vector<BundledModel> models{smollm2};
+    // The pair of the bundled study lies beside the program's other resources; a build without it has no such names.
+    for (const auto &[name, title] : {std::pair{"spectra-tiny", "4 layers, 8 experts, SPECTRA router; trained by the bundled study"},
+                                      std::pair{"switch-tiny", "the same model with a Switch top-2 router; trained by the bundled study"}}) {
+        BundledModel tiny;
+        tiny.name = name;
+        tiny.title = title;
+        tiny.source = "trained with this program (resources/studies/results)";
+        tiny.licence = "GPL-3.0-or-later";
+        tiny.path = resourceFolder() / "models" / name;
+        tiny.present = fs::exists(tiny.path / "config.json", ignored);
+        if (tiny.present)
+            models.push_back(std::move(tiny));
+    }
+    return models;
 }
 
 namespace {

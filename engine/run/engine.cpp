@@ -42,6 +42,8 @@ Result<Summary> dispatch(const JobContext &context, const Request &request)
                 return runUpcycle(context, r);
             else if constexpr (std::is_same_v<R, EvalRequest>)
                 return runEval(context, r);
+            else if constexpr (std::is_same_v<R, RomaBankRequest>)
+                return runRomaBank(context, r);
             else
                 return runCalibrate(context, r);
         },

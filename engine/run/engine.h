@@ -153,7 +153,19 @@ struct EvalRequest {
     bool overwrite = false, allowNonCausal = false;
 };
 
-using Request = std::variant<LoadRequest, UnloadRequest, TraceRequest, GenerateRequest, LogitsRequest, UpcycleRequest, CalibrateRequest, EvalRequest, TrainRequest>;
+/// Runs a model over the training windows of a configuration with router roma_like and keeps those on which it succeeds (engine/run/romawindows.h).
+struct RomaBankRequest {
+    ModelSpec spec;
+    std::string config, where;               ///< as TrainRequest
+    std::filesystem::path folder;
+    std::vector<std::string> set;
+    std::filesystem::path output;            ///< folder
+    std::filesystem::path embeddings;        ///< .npy [windows, D] of an embedder outside; empty: the model's own
+    std::int64_t windows = 0;                ///< that many, drawn evenly by spec.seed; 0: all
+    bool overwrite = false;
+};
+
+using Request = std::variant<LoadRequest, UnloadRequest, TraceRequest, GenerateRequest, LogitsRequest, UpcycleRequest, CalibrateRequest, EvalRequest, TrainRequest, RomaBankRequest>;
 
 /// Result of a finished job; which fields hold something depends on the request.
 struct Summary {
@@ -167,7 +179,7 @@ struct Summary {
     std::vector<double> cvBefore, cvAfter;       ///< calibrate: per MoE layer
     std::shared_ptr<const TraceSource> trace;    ///< of a job without output file
     std::string text;                            ///< generated text
-    std::string document;                        ///< eval: the result; train: the result, or what a dry run found; as JSON
+    std::string document;                        ///< eval, bank: the result; train: the result, or what a dry run found; as JSON
     std::vector<std::string> warnings;
 };
 

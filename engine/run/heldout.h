@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,6 +36,7 @@ struct Evaluation {
     std::int64_t tokens = 0;
     double seconds = 0;
     bool causal = true;
+    std::map<std::string, double> memory;     ///< bytes: weights, gradients, optimizer, peak of the process, and the rest of that
     std::string stage = "training";           ///< "training" or "calibrated"
     std::optional<MetricReport> metrics;      ///< none for a dense model
 };

@@ -37,5 +37,6 @@ struct JobContext {
 [[nodiscard]] Result<Summary> runTrain(const JobContext &context, const TrainRequest &request);
 [[nodiscard]] Result<Summary> runCalibrate(const JobContext &context, const CalibrateRequest &request);
 [[nodiscard]] Result<Summary> runEval(const JobContext &context, const EvalRequest &request);
+[[nodiscard]] Result<Summary> runRomaBank(const JobContext &context, const RomaBankRequest &request);
 
 } // namespace spectra

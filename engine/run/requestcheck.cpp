@@ -112,7 +112,15 @@ Result<void> check(const TrainRequest &r)
     if (!r.dryRun)
         SPECTRA_CHECK(needOutput(r.output));
     SPECTRA_CHECK(oneOf("--device", r.device, {"cpu", "cuda", "auto"}));
+    if (r.device == "cuda")
+        return usageError("training runs on processors alone", "--device cuda", "leave --device out, or say cpu");
     return range("--max-steps", r.maxSteps, std::int64_t(0), std::int64_t(1) << 40);
+}
+
+Result<void> check(const RomaBankRequest &r)
+{
+    SPECTRA_CHECK(needOutput(r.output));
+    return range("--windows", r.windows, std::int64_t(0), std::int64_t(1) << 40);
 }
 
 Result<void> check(const EvalRequest &r)

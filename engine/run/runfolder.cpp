@@ -103,9 +103,18 @@ std::vector<std::int64_t> steps(const fs::path &folder)
     return list;
 }
 
+/// A configuration as it stands in a run's folder. What a later version of the program added has its default there.
+Json completed(const std::string &text)
+{
+    const auto config = TrainConfig::parse(text, "config.json");
+    return Json::parse(config.ok() ? config->toJson() : text, nullptr, false);
+}
+
 /// Keys that may change between the parts of a run: they do not touch what is computed.
 Json comparable(Json config)
 {
+    if (!config.is_object())
+        return config;
     config.erase("name");
     for (const char *key : {"checkpoint", "evaluation"})
         config.erase(key);
@@ -154,7 +163,7 @@ Result<std::unique_ptr<RunFolder>> RunFolder::open(const fs::path &place, const 
     const std::string manifest = setup.corpus->manifest();
     if (resume && isRun(place)) {
         SPECTRA_TRY(const std::string before, readTextFile(place / "config.json", 16 << 20));
-        if (const std::string key = difference(comparable(Json::parse(before, nullptr, false)), comparable(Json::parse(config.toJson(), nullptr, false))); !key.empty())
+        if (const std::string key = difference(comparable(completed(before)), comparable(Json::parse(config.toJson(), nullptr, false))); !key.empty())
             return inputError("the run was begun with another configuration: " + key + " differs", (place / "config.json").string(),
                               "continue with the configuration of the first run, or start a new one");
         SPECTRA_TRY(const std::string texts, readTextFile(place / "manifest.json", 64 << 20));

@@ -241,6 +241,8 @@ Result<void> RunLog::add(const Evaluation &e, const std::vector<std::string> &do
     Json line{{"evaluation", e.step}, {"stage", e.stage}, {"held_out_loss", e.loss}, {"tokens", e.tokens}, {"seconds", e.seconds}, {"causal", e.causal}};
     for (std::size_t d = 0; d < domains.size(); ++d)
         line["domains"][domains[d]] = {{"loss", e.domainLoss[d]}};
+    for (const auto &[name, bytes] : e.memory)
+        line["memory_by_part"][name] = bytes;
     if (e.metrics) {
         line["decoder_index"] = e.metrics->decoderIndex;
         line["metrics"] = metricsJson(*e.metrics);
@@ -299,6 +301,13 @@ Result<void> RunLog::writeMetrics() const
         for (const std::string &domain : domains)
             losses.push_back(row["domains"].contains(domain) ? value(row["domains"][domain]["loss"]) : std::numeric_limits<double>::quiet_NaN());
     SPECTRA_CHECK(file->write("/evaluation/domain_loss", {evaluations, static_cast<std::int64_t>(domains.size())}, losses));
+    std::set<std::string> parts;
+    for (const Json &row : m_evaluations)
+        if (const Json &memory = at(row, "memory_by_part"); memory.is_object())
+            for (const auto &item : memory.items())
+                parts.insert(item.key());
+    for (const std::string &part : parts)
+        SPECTRA_CHECK(file->write("/evaluation/memory/" + part, {evaluations}, column(m_evaluations, "memory_by_part." + part)));
     if (!first.contains("metrics"))
         return file->commit();
     const auto layers = first["decoder_index"].get<std::vector<std::int32_t>>();

@@ -46,7 +46,8 @@ public:
     TrainRun(const JobContext &runContext, const TrainRequest &trainRequest, TrainSetup runSetup, std::shared_ptr<ProcessGroup> group)
         : context(runContext), request(trainRequest), setup(std::move(runSetup)), config(setup.config), processes(std::move(group)),
           rank(processes ? processes->rank() : 0), size(processes ? processes->size() : 1),
-          sampler(setup.corpus, config.sequenceLength, config.dataSeed.value_or(config.seed))
+          sampler(setup.corpus, config.sequenceLength, config.dataSeed.value_or(config.seed),
+                  config.romaBank.empty() ? BatchSampler::Cut::shifted : BatchSampler::Cut::fixed)
     {
     }
 
@@ -55,12 +56,15 @@ public:
 private:
     [[nodiscard]] Result<void> start();
     [[nodiscard]] Result<void> prepareRouter();
+    [[nodiscard]] Result<void> openBank();
     [[nodiscard]] Result<void> agree() const;
     [[nodiscard]] bool stopWanted() const;
-    [[nodiscard]] std::vector<TrainBatch> batches(std::int64_t step) const;
+    [[nodiscard]] Result<std::vector<TrainBatch>> batches(std::int64_t step) const;
     [[nodiscard]] ModelConfig describe(bool calibrated) const;
     [[nodiscard]] Result<void> checkpoint();
     [[nodiscard]] Result<LoadedModel> frozen(std::shared_ptr<const Checkpoint> weights) const;
+    [[nodiscard]] JobContext looking() const;
+    [[nodiscard]] std::map<std::string, double> memory() const;
     [[nodiscard]] Result<void> evaluate(std::int64_t step);
     [[nodiscard]] Result<void> finish(Summary &summary);
     [[nodiscard]] bool calibrates() const;
@@ -73,6 +77,7 @@ private:
     std::shared_ptr<ProcessGroup> processes; ///< null: one process
     int rank, size;
     BatchSampler sampler;
+    std::optional<RomaTargets> roma;         ///< what the router is drawn to; none: nothing
     HeldOutText heldOut;
     std::unique_ptr<RunFolder> folder;
     std::unique_ptr<Trainer> trainer;
@@ -81,7 +86,7 @@ private:
     double joules = -1;
 };
 
-std::vector<TrainBatch> TrainRun::batches(std::int64_t step) const
+Result<std::vector<TrainBatch>> TrainRun::batches(std::int64_t step) const
 {
     const std::int64_t s = config.batchSequences, t = config.sequenceLength;
     std::vector<TrainBatch> list;
@@ -92,14 +97,18 @@ std::vector<TrainBatch> TrainRun::batches(std::int64_t step) const
         auto *const ids = batch.ids.data_ptr<std::int64_t>(), *const targets = batch.targets.data_ptr<std::int64_t>();
         // All processes together take one stretch of the order, each its part.
         const std::int64_t number = (step * config.accumulation + micro) * size + rank;
+        std::vector<BatchSampler::Sequence> sequences;
         for (std::int64_t i = 0; i < s; ++i) {
-            const auto sequence = sampler.at(number * s + i);
+            const auto &sequence = sequences.emplace_back(sampler.at(number * s + i));
             for (std::int64_t j = 0; j < t; ++j) {
                 ids[i * t + j] = sequence.tokens[static_cast<std::size_t>(j)];
                 targets[i * t + j] = sequence.tokens[static_cast<std::size_t>(j + 1)];
             }
         }
         batch.seed = Random(config.seed, static_cast<std::uint64_t>(number) + 1)();
+        if (roma) {
+            SPECTRA_TRY(batch.manifold, roma->of(sequences));
+        }
         list.push_back(std::move(batch));
     }
     return list;
@@ -119,6 +128,11 @@ ModelConfig TrainRun::describe(bool calibrated) const
 
 Result<void> TrainRun::checkpoint()
 {
+    // A step whose update overflowed has a good loss behind it: what cannot be gone on from does not take the place of what can.
+    for (const TrainParameter &p : trainer->model().parameters())
+        if (!torch::isfinite(p.value).all().item<bool>())
+            return workError(fmt::format("step {} left weights that are not finite", trainer->stepsDone()), p.layer >= 0 ? fmt::format("layer {}: {}", p.layer, p.name) : p.name,
+                             "lower the learning rate, raise the warm-up, or clip more; earlier checkpoints are intact");
     FolderOptions options;
     options.place = folder->checkpoint(trainer->stepsDone());
     options.overwrite = true;
@@ -145,11 +159,32 @@ Result<LoadedModel> TrainRun::frozen(std::shared_ptr<const Checkpoint> weights) 
     return loaded;
 }
 
+/// Of several processes one looks while the others wait in the next step's exchange: it does not leave them there, a stop comes after it.
+JobContext TrainRun::looking() const
+{
+    JobContext here = context;
+    if (processes)
+        here.stop = std::stop_token();
+    return here;
+}
+
+std::map<std::string, double> TrainRun::memory() const
+{
+    std::map<std::string, double> bytes;
+    double known = 0;
+    for (const auto &[name, size_] : trainer->memory())
+        known += bytes[name] = static_cast<double>(size_);
+    bytes["peak"] = static_cast<double>(peakMemory());
+    bytes["rest"] = std::max(0.0, bytes["peak"] - known); // activations at their largest, texts, libraries
+    return bytes;
+}
+
 Result<void> TrainRun::evaluate(std::int64_t step)
 {
     SPECTRA_TRY(LoadedModel loaded, frozen(trainer->model().snapshot(describe(false), false)));
     const fs::path trace = config.keepTraces && config.traceTokens > 0 ? folder->trace(step) : fs::path();
-    SPECTRA_TRY(const Evaluation evaluation, evaluateHeldOut(context, loaded, heldOut, step, trace, request.commandLine, false));
+    SPECTRA_TRY(Evaluation evaluation, evaluateHeldOut(looking(), loaded, heldOut, step, trace, request.commandLine, false));
+    evaluation.memory = memory();
     SPECTRA_CHECK(log->add(evaluation, heldOut.domains));
     SPECTRA_CHECK(log->writeMetrics());
     context.sink->note(context.id, fmt::format("step {}: held-out loss {:.4f}", step, evaluation.loss));
@@ -168,7 +203,7 @@ bool TrainRun::calibrates() const
 /// Processes that differ would go on side by side with nonsense. Errors (input).
 Result<void> TrainRun::agree() const
 {
-    const std::string all = config.toJson() + setup.corpus->manifest() + setup.tokenizerJson;
+    const std::string all = config.toJson() + setup.corpus->manifest() + setup.tokenizerJson + (roma ? roma->sha256() : std::string());
     Sha256 sha;
     sha.add(std::as_bytes(std::span(all.data(), all.size())));
     const std::string own = sha.hex();
@@ -214,14 +249,35 @@ Result<void> TrainRun::prepareRouter()
     return {};
 }
 
+/// The bank of a run with router roma_like, and for a person what it means.
+Result<void> TrainRun::openBank()
+{
+    if (config.romaBank.empty()) {
+        if (rank == 0 && nlohmann::json::parse(config.routerJson, nullptr, false).value("type", "") == "roma_like")
+            context.sink->note(context.id, "router roma_like has no bank (roma.bank): it trains as softmax top-k");
+        return {};
+    }
+    auto opened = RomaTargets::open(romaRequest(setup, request.folder), *setup.corpus, sampler, config.sequenceLength, context.stop);
+    if (!opened)
+        return opened.error().kind == ErrorKind::cancelled ? opened.error() : opened.error().in(request.where + ": roma.bank");
+    roma = std::move(*opened);
+    if (rank == 0)
+        context.sink->note(context.id, fmt::format("{} of {} training windows are drawn to their {} nearest of {} successful ones (sigma {:.4g})", roma->windows(), roma->allWindows(),
+                                                   roma->neighbours().k, roma->bank().samples, roma->neighbours().sigma));
+    return {};
+}
+
 Result<void> TrainRun::start()
 {
+    SPECTRA_CHECK(openBank());
     if (processes)
         SPECTRA_CHECK(agree());
     fs::path last;
     if (rank == 0) {
         SPECTRA_TRY(folder, RunFolder::open(request.output, config, setup, request.resume, request.overwrite, request.commandLine, context.threads));
         last = folder->lastCheckpoint();
+        if (roma)
+            SPECTRA_CHECK(keepRomaBank(request.output, *roma, !last.empty()));
     }
     if (processes) {
         const std::string text = last.string();
@@ -233,13 +289,13 @@ Result<void> TrainRun::start()
         processes->broadcast(name);
         last = std::string(name.data_ptr<std::uint8_t>(), name.data_ptr<std::uint8_t>() + name.numel());
     }
-    SPECTRA_TRY(auto model, beginModel(context, setup, last));
     SPECTRA_TRY(TrainerOptions options, trainerOptions(config));
     options.pass.collective = processes.get();
-    const TrainMemory need = estimateTrainMemory(setup.model, config.batchSequences, config.sequenceLength, options.pass);
-    if (need.gradients + need.optimizer + need.activations > availableMemory())
+    const TrainMemory need = estimateTrainMemory(setup.model, config.batchSequences, config.sequenceLength, options.pass, options.routerOnly);
+    if (need.total() > availableMemory())
         return inputError(fmt::format("training needs about {:.1f} GB of memory more than is free here", static_cast<double>(need.total()) / 1e9), request.where,
                           "smaller training.batch_sequences with more accumulation, activation_checkpointing, or a smaller model");
+    SPECTRA_TRY(auto model, beginModel(context, setup, last));
     SPECTRA_TRY(trainer, Trainer::create(std::move(model), std::move(options)));
     if (!last.empty()) {
         SPECTRA_CHECK(trainer->loadState(last));
@@ -250,6 +306,8 @@ Result<void> TrainRun::start()
     }
     if (rank > 0)
         return {};
+    if (processes && nlohmann::json::parse(config.routerJson, nullptr, false).value("expert_choice_routing", false))
+        context.sink->note(context.id, fmt::format("each of the {} processes decides the quota over its own tokens", size));
     SPECTRA_TRY(log, RunLog::open(request.output, trainer->stepsDone()));
     heldOut = heldOutText(*setup.corpus, *setup.tokenizer, config.sequenceLength, config.evaluateTokens, config.traceTokens);
     return {};
@@ -259,7 +317,8 @@ Result<Summary> TrainRun::run()
 {
     const auto begin = std::chrono::steady_clock::now();
     SPECTRA_CHECK(start());
-    joules = processorJoules();
+    // Of a run that goes on, the energy of its earlier parts is not known.
+    joules = trainer->stepsDone() == 0 ? processorJoules() : -1;
     const std::set<std::int64_t> due = evaluationSteps(config);
     const std::int64_t end = request.maxSteps > 0 ? std::min(request.maxSteps, config.steps) : config.steps;
     Summary summary;
@@ -275,7 +334,8 @@ Result<Summary> TrainRun::run()
         if (error.kind == ErrorKind::cancelled)
             error.mend = fmt::format("{} steps are kept in {}; --resume goes on", saved, request.output.string());
         else if (error.kind == ErrorKind::work && saved > 0)
-            error.mend += fmt::format("{}the last good checkpoint is {}", error.mend.empty() ? "" : "; ", folder->checkpoint(saved).string());
+            error.mend += fmt::format("{}the last good checkpoint is {}", error.mend.empty() ? "" : "; ",
+                                      folder ? folder->checkpoint(saved).string() : fmt::format("that of step {}", saved));
         return error;
     };
     // A run that was stopped while it looked at the held-out text has the step, but not what the look would have found.
@@ -285,10 +345,11 @@ Result<Summary> TrainRun::run()
     while (trainer->stepsDone() < end) {
         if (stopWanted())
             return stopped(cancelledError());
-        auto report = trainer->step(batches(trainer->stepsDone()), processes ? std::stop_token() : context.stop);
+        SPECTRA_TRY(const auto micro, batches(trainer->stepsDone()));
+        auto report = trainer->step(micro, processes ? std::stop_token() : context.stop);
         if (!report)
             return stopped(std::move(report.error()));
-        summary.tokens += report->tokens;
+        summary.tokens += report->tokens * size;
         const std::int64_t step = trainer->stepsDone();
         if (rank > 0)
             continue;
@@ -332,8 +393,9 @@ Result<void> TrainRun::finish(Summary &summary)
         summary.cvAfter = calibration->cvAfter;
     }
     const fs::path trace = config.keepTraces && config.traceTokens > 0 ? folder->trace(trainer->stepsDone()) : fs::path();
-    SPECTRA_TRY(Evaluation last, evaluateHeldOut(context, loaded, heldOut, trainer->stepsDone(), trace, request.commandLine, true));
+    SPECTRA_TRY(Evaluation last, evaluateHeldOut(looking(), loaded, heldOut, trainer->stepsDone(), trace, request.commandLine, true));
     last.stage = calibration ? "calibrated" : "final";
+    last.memory = memory();
     SPECTRA_CHECK(log->add(last, heldOut.domains));
     SPECTRA_CHECK(log->writeMetrics());
     FolderOptions options;
@@ -360,7 +422,7 @@ Json TrainRun::resultJson(const Evaluation &last, const std::optional<Calibratio
     std::map<std::string, double> parts;
     for (const Json &row : log->steps()) {
         seconds += row["seconds"].get<double>();
-        tokens += row["tokens"].get<double>();
+        tokens += row["tokens"].get<double>() * size; // the log has this process's own
         for (const auto &item : row["time"].items())
             parts[item.key()] += item.value().get<double>();
     }
@@ -403,6 +465,9 @@ Json TrainRun::resultJson(const Evaluation &last, const std::optional<Calibratio
             if (reached.is_null() && row["held_out_loss"].get<double>() <= target)
                 reached = row["evaluation"];
     }
+    if (roma)
+        result["roma"] = {{"windows", roma->windows()},   {"of", roma->allWindows()},         {"samples", roma->bank().samples}, {"neighbours", roma->neighbours().k},
+                          {"layers", roma->bank().layers}, {"sigma", roma->neighbours().sigma}, {"sha256", roma->sha256()}};
     if (calibration)
         result["calibration"] = {{"batches", calibration->batches}, {"cv_before", calibration->cvBefore}, {"cv_after", calibration->cvAfter}};
     if (last.metrics) {

@@ -170,7 +170,7 @@ Result<TrainerOptions> trainerOptions(const TrainConfig &config)
 {
     TrainerOptions options;
     options.optimizer = {config.optimizer, config.beta1, config.beta2, config.epsilon, config.weightDecay, config.muonMomentum};
-    options.schedule = {config.schedule, config.steps, config.warmup, config.finalShare};
+    options.schedule = {config.schedule, config.steps, config.warmup, config.finalShare, config.routerUntil};
     options.peakRates = {config.rateRouter, config.rateExperts, config.rateOther};
     options.clip = config.clip;
     options.qkClip = config.qkClip;
@@ -205,9 +205,9 @@ Result<std::string> dryRun(const JobContext &context, const TrainRequest &reques
         sized.start = "scratch";
     SPECTRA_TRY(const ModelConfig model, trainedModelConfig(sized, source.get(), config.vocabulary));
     SPECTRA_TRY(const TrainerOptions options, trainerOptions(config));
-    const TrainMemory memory = estimateTrainMemory(model, config.batchSequences, config.sequenceLength, options.pass);
+    const TrainMemory memory = estimateTrainMemory(model, config.batchSequences, config.sequenceLength, options.pass, options.routerOnly);
     const TrainFlops flops = trainFlopsPerToken(model, config.sequenceLength);
-    const double tokens = static_cast<double>(config.steps * config.batchSequences * config.accumulation * config.sequenceLength);
+    const double tokens = static_cast<double>(config.steps) * static_cast<double>(config.batchSequences) * static_cast<double>(config.accumulation) * static_cast<double>(config.sequenceLength);
     const double speed = measuredFlops();
     const std::uint64_t kept = config.keepCheckpoints > 0 ? static_cast<std::uint64_t>(config.keepCheckpoints) + 1
                                                           : static_cast<std::uint64_t>(config.steps / std::max<std::int64_t>(1, config.checkpointEvery) + 1);

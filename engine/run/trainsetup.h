@@ -4,6 +4,7 @@
 #include "engine/core/result.h"
 #include "engine/data/corpus.h"
 #include "engine/run/job.h"
+#include "engine/run/romatargets.h"
 #include "engine/train/trainconfig.h"
 #include "engine/train/trainer.h"
 
@@ -35,6 +36,8 @@ struct TrainSetup {
 /// A fresh model, or that of a checkpoint folder.
 [[nodiscard]] Result<std::unique_ptr<TrainModel>> beginModel(const JobContext &context, const TrainSetup &setup, const std::filesystem::path &checkpoint);
 [[nodiscard]] Result<TrainerOptions> trainerOptions(const TrainConfig &config);
+/// What a run with router roma_like asks of its bank; files are seen from `folder`. No bank: `bank` is empty.
+[[nodiscard]] RomaRequest romaRequest(const TrainSetup &setup, const std::filesystem::path &folder);
 
 /// What a run would need, without data and without allocating it: memory, operations, time at this machine's measured speed, disk.
 /// JSON; `fits` false where memory or disk would not do. Errors: usage.

@@ -2,6 +2,8 @@
 #include "engine/core/files.h"
 #include "engine/train/upcycle.h"
 
+#include <nlohmann/json.hpp>
+
 #include <fstream>
 
 namespace spectra {
@@ -21,6 +23,18 @@ bool staysF32(const TensorInfo &tensor)
     return tensor.shape.size() < 2 || tensor.name.starts_with("model.router.") || tensor.name.find(".mlp.router.") != std::string::npos;
 }
 
+/// Other software loads a folder in the type that its configuration names.
+std::string withDtype(const std::string &configJson, DType dtype)
+{
+    auto config = nlohmann::ordered_json::parse(configJson, nullptr, false);
+    if (!config.is_object())
+        return configJson;
+    for (const char *key : {"torch_dtype", "dtype"})
+        if (config.contains(key))
+            config[key] = dtype == DType::f16 ? "float16" : dtype == DType::bf16 ? "bfloat16" : "float32";
+    return config.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
 } // namespace
 
 Result<void> writeFolder(const Checkpoint &checkpoint, const FolderOptions &options, const ProgressFunction &progress, std::stop_token stop)
@@ -36,7 +50,7 @@ Result<void> writeFolder(const Checkpoint &checkpoint, const FolderOptions &opti
                                return read;
                            }});
     SPECTRA_CHECK(writeSafetensors(folder.temporary(), tensors, options.shardBytes, progress, std::move(stop)));
-    SPECTRA_CHECK(writeText(folder.temporary() / "config.json", folderConfigJson(checkpoint.config(), checkpoint.configJson())));
+    SPECTRA_CHECK(writeText(folder.temporary() / "config.json", withDtype(folderConfigJson(checkpoint.config(), checkpoint.configJson()), options.dtype)));
     if (!options.tokenizerJson.empty())
         SPECTRA_CHECK(writeText(folder.temporary() / "tokenizer.json", options.tokenizerJson));
     if (!options.tokenizerConfigJson.empty())

@@ -29,7 +29,9 @@ struct Schedule {
     std::string type = "cosine";
     std::int64_t steps = 1000, warmup = 0;
     double finalShare = 0.1;
+    double routerUntil = 1;              ///< share of the steps in which routers learn; then they rest, the others go on
     [[nodiscard]] double factor(std::int64_t step) const;
+    [[nodiscard]] bool routerLearns(std::int64_t step) const { return static_cast<double>(step) < routerUntil * static_cast<double>(steps); }
 };
 
 /// Norms of gradients before clipping.

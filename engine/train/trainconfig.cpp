@@ -164,7 +164,10 @@ Result<void> Reader::apply(const std::string &setting)
         if (rest.empty()) {
             m_json["router"] = value;
         } else if (rest == "type") {
-            m_json["router"] = Json::object({{"type", value}}); // another method's options mean nothing to this one
+            // Another method's options mean nothing to this one; its own stay.
+            const Json &now = m_json.contains("router") ? m_json["router"] : Json();
+            if (!now.is_object() || !now.contains("type") || now["type"] != value)
+                m_json["router"] = Json::object({{"type", value}});
         } else {
             if (!m_json.contains("router"))
                 m_json["router"] = Json::parse(TrainConfig().routerJson);

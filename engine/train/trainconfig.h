@@ -69,6 +69,7 @@ struct TrainConfig {
     std::string schedule = "cosine";     ///< type: cosine | constant
     std::int64_t warmup = 100;           ///< steps, linear
     double finalShare = 0.1;             ///< final: of the peak, at the last step
+    double routerUntil = 1;              ///< router_until: share of the steps in which routers learn
 
     // "evaluation"
     std::int64_t evaluateEvery = 100;    ///< every; 0: at the end only
@@ -82,6 +83,12 @@ struct TrainConfig {
 
     // "calibration": last stage of a run with a causal SPECTRA router
     std::int64_t calibrationBatches = 80, calibrationBatchTokens = 4096; ///< batches (0: none), batch_tokens
+
+    // "roma": what router roma_like is drawn to
+    std::string romaBank;                ///< bank: folder that `spectra roma-bank` made of this configuration; empty: none
+    std::string romaEmbeddings;          ///< embeddings: .npy [windows, D] of the bank's windows in the order of its windows.json; empty: the bank's own
+    std::int64_t romaNeighbours = 3;     ///< neighbours: successful samples that a sample is drawn to
+    double romaSigma = 0;                ///< sigma: width of the neighbours' Gaussian weights; 0: the median of all distances found
 
     /// `where` names the source. `settings`: "a.b=value", in order, the value as JSON or, where it is none, as text;
     /// "router.type=…" drops the options of the router before. Unsaid: kv_heads is heads; warmup at most a tenth of the steps;

@@ -98,6 +98,15 @@ public:
         return {};
     }
 
+    Result<void> roma() const
+    {
+        if (!c.romaBank.empty() && m_router != "roma_like")
+            return wrong("roma.bank", "router \"" + m_router + "\" is drawn to no bank", "use router.type roma_like, or leave roma.bank out");
+        if (c.romaBank.empty() && !c.romaEmbeddings.empty())
+            return wrong("roma.embeddings", "there is no bank of which these could be the embeddings", "name one with roma.bank, or leave roma.embeddings out");
+        return {};
+    }
+
     Result<void> times() const
     {
         // Intervals beyond the end do no harm: a run is evaluated and kept at its end whatever they are.
@@ -126,6 +135,7 @@ Result<void> checkTrainConfig(const TrainConfig &config, const std::string &wher
     SPECTRA_CHECK(checks.model());
     SPECTRA_CHECK(checks.experts());
     SPECTRA_CHECK(checks.data());
+    SPECTRA_CHECK(checks.roma());
     return checks.times();
 }
 

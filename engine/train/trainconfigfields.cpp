@@ -137,6 +137,7 @@ const std::vector<ConfigField> &trainConfigFields()
         text("schedule", "type", &C::schedule, {"cosine", "constant"}),
         whole("schedule", "warmup", &C::warmup, 0, kMany),
         number("schedule", "final", &C::finalShare, 0, 1),
+        number("schedule", "router_until", &C::routerUntil, 0, 1),
 
         whole("evaluation", "every", &C::evaluateEvery, 0, kMany),
         whole("evaluation", "tokens", &C::evaluateTokens, 1, kTokens),
@@ -149,6 +150,11 @@ const std::vector<ConfigField> &trainConfigFields()
 
         whole("calibration", "batches", &C::calibrationBatches, 0, kMany),
         whole("calibration", "batch_tokens", &C::calibrationBatchTokens, 1, kMany),
+
+        text("roma", "bank", &C::romaBank),
+        text("roma", "embeddings", &C::romaEmbeddings),
+        whole("roma", "neighbours", &C::romaNeighbours, 1, 1 << 20),
+        number("roma", "sigma", &C::romaSigma, 0, 1e12),
     };
     return table;
 }

@@ -24,23 +24,32 @@ bool finite(const torch::Tensor &t)
     return torch::isfinite(t).all().item<bool>();
 }
 
-/// Every gradient in one buffer, so that processes exchange one message a step.
+/// Every gradient in one buffer, so that processes exchange one message a step. Behind them stands for each parameter whether it has
+/// one: what no process trains must not get a gradient of 0, by which weight decay would move it.
 void averageGradients(const std::vector<TrainParameter> &parameters, Collective &collective)
 {
     std::int64_t count = 0;
     for (const TrainParameter &p : parameters)
         count += p.value.numel();
-    auto all = torch::zeros({count}, torch::kFloat32);
-    std::int64_t at = 0;
+    auto all = torch::zeros({count + static_cast<std::int64_t>(parameters.size())}, torch::kFloat32);
+    auto has = all.narrow(0, count, static_cast<std::int64_t>(parameters.size()));
+    std::int64_t at = 0, number = 0;
     for (const TrainParameter &p : parameters) {
-        if (p.value.grad().defined())
+        if (p.value.grad().defined()) {
             all.narrow(0, at, p.value.numel()).copy_(p.value.grad().reshape({-1}));
+            has[number] = 1;
+        }
         at += p.value.numel();
+        ++number;
     }
     collective.sumInPlace(all);
     all /= collective.size();
-    at = 0;
+    at = number = 0;
     for (const TrainParameter &p : parameters) {
+        if (has[number++].item<float>() == 0) {
+            at += p.value.numel();
+            continue;
+        }
         const auto part = all.narrow(0, at, p.value.numel()).view(p.value.sizes());
         torch::Tensor value = p.value;
         if (value.grad().defined())
@@ -159,6 +168,7 @@ std::string Trainer::firstBadPlace(const TrainBatch &batch)
     std::string place = "the output head";
     TrainPassOptions options = m_options.pass;
     options.activationCheckpointing = false;
+    options.collective = nullptr; // the other processes do not come along
     options.onHidden = [&](std::int64_t layer, const torch::Tensor &hidden) {
         if (place == "the output head" && !finite(hidden))
             place = layer < 0 ? "the embedding" : fmt::format("layer {}", layer);
@@ -191,6 +201,9 @@ Result<StepReport> Trainer::step(std::span<const TrainBatch> batches, std::stop_
         if (stop.stop_requested())
             return cancelledError();
         auto start = Clock::now();
+        // Kept until the next micro-batch: a layer that runs again in the backward pass sees the same ones.
+        if (Router *const router = m_model->router())
+            router->setManifold(batch.manifold);
         SPECTRA_TRY(TrainOutput output, m_model->forward(batch, pass, stop));
         report.forward += since(start);
         report.tokens += batch.ids.numel();
@@ -225,9 +238,18 @@ Result<StepReport> Trainer::step(std::span<const TrainBatch> batches, std::stop_
         GroupRates rates = m_options.peakRates;
         for (double &rate : rates)
             rate *= report.rate;
+        if (!m_options.schedule.routerLearns(m_steps))
+            rates[static_cast<std::size_t>(ParameterGroup::router)] = 0;
         const double scale = m_options.clip > 0 && report.gradients.all > m_options.clip ? m_options.clip / report.gradients.all : 1;
         m_optimizer->step(rates, scale);
-        if (attention.defined())
+        if (attention.defined() && collective && collective->size() > 1) {
+            // The largest of all processes, by the one operation that there is: each writes its own row.
+            auto all = torch::zeros({collective->size(), attention.numel()}, torch::kFloat64);
+            all[collective->rank()] = attention.reshape({-1}).to(torch::kFloat64);
+            collective->sumInPlace(all);
+            attention = std::get<0>(all.max(0)).view(attention.sizes());
+        }
+        if (attention.defined() && !m_options.routerOnly)
             clipAttention(*m_model, attention, m_options.qkClip);
         if (Router *const router = m_model->router()) {
             router->afterOptimizerStep(loads);
@@ -241,9 +263,30 @@ Result<StepReport> Trainer::step(std::span<const TrainBatch> batches, std::stop_
     return report;
 }
 
+std::int64_t Trainer::processes() const
+{
+    return m_options.pass.collective ? m_options.pass.collective->size() : 1;
+}
+
+std::map<std::string, std::uint64_t> Trainer::memory() const
+{
+    std::map<std::string, std::uint64_t> bytes{{"weights", 0}, {"gradients", 0}, {"optimizer", 0}};
+    for (const TrainParameter &p : m_model->parameters())
+        bytes["weights"] += p.value.nbytes();
+    if (const Router *const router = m_model->router())
+        for (const auto &[name, buffer] : router->buffers())
+            bytes["weights"] += buffer.nbytes();
+    for (const TrainParameter &p : m_parameters)
+        if (p.value.grad().defined())
+            bytes["gradients"] += p.value.grad().nbytes();
+    for (const auto &[name, tensor] : m_optimizer->state())
+        bytes["optimizer"] += tensor.nbytes();
+    return bytes;
+}
+
 Result<void> Trainer::saveState(const std::filesystem::path &folder, std::stop_token stop) const
 {
-    return writeState(folder / "optimizer", m_optimizer->state(), {{"steps", m_steps}}, std::move(stop));
+    return writeState(folder / "optimizer", m_optimizer->state(), {{"steps", m_steps}, {"processes", processes()}}, std::move(stop));
 }
 
 Result<void> Trainer::loadState(const std::filesystem::path &folder)
@@ -253,6 +296,10 @@ Result<void> Trainer::loadState(const std::filesystem::path &folder)
     const auto steps = state.numbers.find("steps");
     if (steps == state.numbers.end())
         return inputError("does not say how many steps were done", place.string(), "continue from an earlier checkpoint");
+    // Another number of processes would take other parts of the order of the data, and another global batch.
+    if (const auto stored = state.numbers.find("processes"); stored != state.numbers.end() && stored->second != processes())
+        return inputError(fmt::format("was trained by {} processes, and there are {}", stored->second, processes()), place.string(),
+                          fmt::format("continue with {}", stored->second == 1 ? "one process" : fmt::format("mpirun -n {}", stored->second)));
     if (auto loaded = m_optimizer->load(state.tensors); !loaded.ok())
         return loaded.error().in(place.string());
     m_steps = steps->second;

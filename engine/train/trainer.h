@@ -56,14 +56,18 @@ public:
     [[nodiscard]] std::int64_t stepsDone() const { return m_steps; }
     [[nodiscard]] TrainModel &model() { return *m_model; }
     [[nodiscard]] const TrainerOptions &options() const { return m_options; }
+    /// Bytes held now: "weights" (with the router's buffers), "gradients", "optimizer".
+    [[nodiscard]] std::map<std::string, std::uint64_t> memory() const;
 
     /// Writes the optimiser's state into `folder`/optimizer (which must not exist), beside the model that writeFolder() put there.
     [[nodiscard]] Result<void> saveState(const std::filesystem::path &folder, std::stop_token stop = {}) const;
-    /// Takes it back: the model must have been loaded from the same folder. Errors (input): missing, damaged, of another shape.
+    /// Takes it back: the model must have been loaded from the same folder. Errors (input): missing, damaged, of another shape, of
+    /// another number of processes.
     [[nodiscard]] Result<void> loadState(const std::filesystem::path &folder);
 
 private:
     Trainer() = default;
+    [[nodiscard]] std::int64_t processes() const;
     [[nodiscard]] std::string firstBadPlace(const TrainBatch &batch);
     void gather(StepReport &report, const TrainOutput &output, std::vector<torch::Tensor> &loads, double share) const;
     void share(StepReport &report, std::vector<torch::Tensor> &loads);

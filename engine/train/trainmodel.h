@@ -38,6 +38,7 @@ struct TrainBatch {
     torch::Tensor targets;               ///< [S,T] i64, −1: none
     torch::Tensor mask;                  ///< [S,T] bool, true = counted in routing statistics; undefined: all
     std::uint64_t seed = 0;              ///< of this micro-batch: jitter and every other draw
+    ManifoldTargets manifold = {};       ///< what the router is drawn to at each sequence's last token; a Trainer gives it; undefined: nothing
 };
 
 /// Seconds of one forward pass by component; the backward pass is timed as a whole by the caller.
@@ -108,7 +109,7 @@ struct TrainMemory {
     std::uint64_t weights = 0, gradients = 0, optimizer = 0, activations = 0;
     [[nodiscard]] std::uint64_t total() const { return weights + gradients + optimizer + activations; }
 };
-[[nodiscard]] TrainMemory estimateTrainMemory(const ModelConfig &config, std::int64_t sequences, std::int64_t length, const TrainPassOptions &options);
+[[nodiscard]] TrainMemory estimateTrainMemory(const ModelConfig &config, std::int64_t sequences, std::int64_t length, const TrainPassOptions &options, bool routerOnly = false);
 
 /// Floating-point operations of one token in forward and backward pass (three times the forward's), by component, counted from
 /// the sizes: a multiply-add is two.

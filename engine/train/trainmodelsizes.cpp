@@ -87,7 +87,7 @@ LayerCount countLayers(const ModelConfig &c)
 
 } // namespace
 
-TrainMemory estimateTrainMemory(const ModelConfig &c, std::int64_t sequences, std::int64_t length, const TrainPassOptions &options)
+TrainMemory estimateTrainMemory(const ModelConfig &c, std::int64_t sequences, std::int64_t length, const TrainPassOptions &options, bool routerOnly)
 {
     const LayerCount n = countLayers(c);
     const RouterCount router = countRouter(c);
@@ -111,8 +111,9 @@ TrainMemory estimateTrainMemory(const ModelConfig &c, std::int64_t sequences, st
     const auto bytes = [](double values) { return static_cast<std::uint64_t>(std::min(4 * values, 9e18)); };
     TrainMemory memory;
     memory.weights = bytes(weights);
-    memory.gradients = bytes(weights);
-    memory.optimizer = bytes(2 * weights);
+    const double trained = routerOnly ? router.weights : weights; // what is frozen has neither
+    memory.gradients = bytes(trained);
+    memory.optimizer = bytes(2 * trained);
     // When a step's activations are gone, the held-out text is looked at with a copy of the weights.
     memory.activations = bytes(std::max(rows * kept + back + head, weights));
     return memory;

@@ -16,7 +16,7 @@ using testing::IsEmpty;
 
 TEST_F(Program, EverySubcommandExplainsItselfWithAnExample)
 {
-    for (const char *name : {"models", "inspect", "tokenize", "logits", "trace", "upcycle", "calibrate", "metrics", "embed", "sinkhorn", "figure", "report", "train", "sweep", "eval", "placement"}) {
+    for (const char *name : {"models", "inspect", "tokenize", "logits", "trace", "upcycle", "calibrate", "metrics", "embed", "sinkhorn", "figure", "report", "train", "sweep", "eval", "placement", "roma-bank"}) {
         const Ran ran = run({name, "--help"});
         EXPECT_EQ(ran.code, 0) << name;
         EXPECT_THAT(ran.out, HasSubstr("Example:\n  spectra " + std::string(name))) << name;

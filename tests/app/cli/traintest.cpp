@@ -83,6 +83,18 @@ TEST_F(Train, ARunLeavesAModelItsCurvesAndItsResult)
                              "final/model.safetensors", "traces/step-000012.h5", "checkpoints/step-000012/optimizer/numbers.json"})
         EXPECT_TRUE(fs::exists(at("whole") / name)) << name;
     EXPECT_EQ(losses("whole").size(), 12u);
+    int looks = 0;
+    std::ifstream log(at("whole/log.jsonl"));
+    for (std::string line; std::getline(log, line);)
+        if (const auto row = nlohmann::json::parse(line); row.contains("evaluation")) {
+            ++looks;
+            const auto &memory = row["memory_by_part"];
+            EXPECT_GT(memory["weights"].get<double>(), 4 * 300 * 16) << "the embedding alone";
+            EXPECT_GE(memory["optimizer"].get<double>(), 1.5 * memory["gradients"].get<double>()) << "two moments of what has a gradient";
+            EXPECT_NEAR(memory["rest"].get<double>() + memory["weights"].get<double>() + memory["gradients"].get<double>() + memory["optimizer"].get<double>(),
+                        memory["peak"].get<double>(), 1);
+        }
+    EXPECT_EQ(looks, 6);
     const nlohmann::json &kept = result["metrics"]["routing_consistency"];
     EXPECT_EQ(kept["from_step"], 9) << "the first evaluation of the last quarter";
     EXPECT_GE(kept["value"].get<double>(), 0);
@@ -108,9 +120,12 @@ TEST_F(Train, TheFinishedModelIsStoredAsAsked)
     EXPECT_LT(fs::file_size(at("half/final/model.safetensors")), 0.75 * static_cast<double>(fs::file_size(at("full/final/model.safetensors"))));
     EXPECT_EQ(fs::file_size(at("half/checkpoints/step-000012/model.safetensors")), fs::file_size(at("full/checkpoints/step-000012/model.safetensors")))
         << "to go on from, a checkpoint keeps every bit";
+    EXPECT_EQ(nlohmann::json::parse(readText(at("half/final/config.json")))["torch_dtype"], "float16");
+    EXPECT_EQ(nlohmann::json::parse(readText(at("half/checkpoints/step-000012/config.json")))["torch_dtype"], "float32");
     const auto result = nlohmann::json::parse(readText(at("half/result.json")));
     EXPECT_EQ(result["metrics"]["routing_consistency"]["absent"], "the run keeps no traces");
-    expect(3, {"train", "train.json", "-o", "never", "--set", "checkpoint.dtype=f8"});
+    expect(2, {"train", "train.json", "-o", "never", "--set", "checkpoint.dtype=f8"});
+    expect(2, {"train", "train.json", "-o", "never", "--device", "cuda"});
 }
 
 TEST_F(Train, AKilledRunGoesOnWithTheSameLosses)

@@ -73,6 +73,13 @@ TEST(TrainConfig, ShortRunsKeepUnsaidIntervalsWithin)
     EXPECT_EQ(config.kvHeads, 8) << "as many key heads as heads unless said";
 }
 
+TEST(TrainConfig, NamingTheRouterThatIsThereKeepsItsOptions)
+{
+    const std::string text = R"({"router": {"type": "spectra", "router_dim": 16}, "data": {"domains": {"web": "web.txt"}}})";
+    EXPECT_EQ(Json::parse(parsed(text, {"router.type=spectra"}).routerJson)["router_dim"], 16);
+    EXPECT_EQ(Json::parse(parsed(text, {"router.type=switch_top2", "router.type=spectra"}).routerJson)["router_dim"], 128) << "another came between";
+}
+
 TEST(TrainConfig, ReadsEveryForm)
 {
     const TrainConfig config = parsed(R"({
@@ -325,11 +332,33 @@ TEST(TrainConfig, ReadsBackWhatItWrites)
         config.rateExperts = 1e-300;
         config.rateOther = 0;
         config.domains = {{"a.weight", {"x y", "z"}, 0.1}, {"b", {"ü"}, 1e6}};
+        if (round % 3 == 0)
+            config.routerJson = parsed(kSmall, {"router.type=roma_like"}).routerJson;
+        else
+            config.romaBank = config.romaEmbeddings = "";
         const std::string text = config.toJson();
         const TrainConfig again = parsed(text);
         ASSERT_EQ(again, config) << text;
         ASSERT_EQ(again.toJson(), text);
     }
+}
+
+TEST(TrainConfig, ABankIsForTheRouterThatIsDrawnToIt)
+{
+    const Error other = refused(with("roma.bank", "bank"));
+    EXPECT_EQ(other.kind, ErrorKind::usage);
+    EXPECT_EQ(other.where, "run.json: roma.bank");
+    EXPECT_NE(other.what.find("spectra"), std::string::npos);
+    EXPECT_NE(other.mend.find("roma_like"), std::string::npos);
+    EXPECT_EQ(refused(kSmall, {"router.type=roma_like", "roma.embeddings=e.npy"}).where, "run.json: roma.embeddings");
+    const TrainConfig config = parsed(kSmall, {"router.type=roma_like", "roma.bank=bank", "roma.embeddings=e.npy", "roma.neighbours=5", "roma.sigma=0.5"});
+    EXPECT_EQ(config.romaBank, "bank");
+    EXPECT_EQ(config.romaEmbeddings, "e.npy");
+    EXPECT_EQ(config.romaNeighbours, 5);
+    EXPECT_EQ(config.romaSigma, 0.5);
+    EXPECT_EQ(refused(with("roma.neighbours", 0)).mend, "use 1 <= x <= 1048576");
+    EXPECT_EQ(refused(with("roma.neighbors", 3)).mend, "did you mean \"roma.neighbours\"?");
+    parsed(kSmall, {"router.type=roma_like"});
 }
 
 TEST(TrainConfig, WritesEveryKeyOnceInOrder)
@@ -340,7 +369,7 @@ TEST(TrainConfig, WritesEveryKeyOnceInOrder)
         order.push_back(key);
     EXPECT_EQ(order,
         (std::vector<std::string>{"name", "model", "router", "tokenizer", "data", "training", "optimizer", "schedule", "evaluation",
-            "checkpoint", "calibration"}));
+            "checkpoint", "calibration", "roma"}));
     for (const ConfigField &field : trainConfigFields())
         EXPECT_TRUE((field.section.empty() ? json : json[field.section]).contains(field.key)) << field.path();
 }
