@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <fstream>
 #include <iterator>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -47,6 +48,22 @@ Error failed(const std::string &what, const fs::path &where)
 
 } // namespace
 
+std::vector<int> coreSet(int slot, int jobs, int threads)
+{
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (jobs < 2 || threads < 1 || ::sched_getaffinity(0, sizeof allowed, &allowed) != 0 || static_cast<std::int64_t>(jobs) * threads > CPU_COUNT(&allowed))
+        return {};
+    std::vector<int> list;
+    for (int core = 0, seen = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(static_cast<std::size_t>(core), &allowed)) {
+            if (seen / threads == slot)
+                list.push_back(core);
+            ++seen;
+        }
+    return list;
+}
+
 Result<ChildProcess> ChildProcess::start(const ProcessOptions &options)
 {
     const Descriptor errors(openLog(options.errors, options.append));
@@ -67,6 +84,10 @@ Result<ChildProcess> ChildProcess::start(const ProcessOptions &options)
     for (std::string &word : words)
         argv.push_back(word.data());
     argv.push_back(nullptr);
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    for (const int core : options.cores)
+        CPU_SET(static_cast<std::size_t>(core), &cores);
     const pid_t parent = ::getpid();
     const pid_t pid = ::fork();
     if (pid < 0) {
@@ -84,6 +105,8 @@ Result<ChildProcess> ChildProcess::start(const ProcessOptions &options)
         ::dup2(errors.fd, STDERR_FILENO);
         if (options.keepOpen >= 0)
             ::fcntl(options.keepOpen, F_SETFD, 0);
+        if (!options.cores.empty())
+            (void)::sched_setaffinity(0, sizeof cores, &cores); // a place that cannot be had is no reason not to run
         ::signal(SIGINT, SIG_DFL);
         ::execv(argv[0], argv.data());
         const int error = errno;

@@ -20,6 +20,7 @@ struct ProcessOptions {
     std::filesystem::path errors;    ///< standard error
     bool append = false;             ///< to both files
     int keepOpen = -1;               ///< a descriptor that the child inherits
+    std::vector<int> cores;          ///< the child runs on these alone; empty: where this process may
 };
 
 /// A child in a process group of its own (Ctrl+C on the terminal reaches only us, and we tell it once). It is asked to stop
@@ -48,6 +49,10 @@ private:
     std::optional<Exit> m_exit;
     std::chrono::steady_clock::time_point m_start = std::chrono::steady_clock::now();
 };
+
+/// The cores that place `slot` of `jobs` places with `threads` cores each has of its own, from those that this process may use; empty:
+/// there is one place only, or too few cores for all.
+[[nodiscard]] std::vector<int> coreSet(int slot, int jobs, int threads);
 
 /// The last bytes of a file that may still grow; nothing when it cannot be read.
 [[nodiscard]] std::string fileTail(const std::filesystem::path &file, std::int64_t bytes);

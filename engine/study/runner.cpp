@@ -83,6 +83,7 @@ private:
         std::size_t cell;
         std::optional<std::size_t> task; ///< none: the training run itself
         ChildProcess process;
+        int slot = 0; ///< which of the core sets it has
         std::int64_t steps = 0;
     };
 
@@ -231,8 +232,10 @@ private:
         SPECTRA_TRY(ProcessOptions process, taskProcess(m_folder, m_cells[i], m_spec.tasks[t], causal == nullptr || *causal != false, m_options.threads));
         process.program = m_options.program;
         process.keepOpen = m_lock;
+        const int slot = freeSlot();
+        process.cores = coreSet(slot, m_options.jobs, m_options.threads);
         SPECTRA_TRY(auto child, ChildProcess::start(process));
-        m_running.push_back({i, t, std::move(child)});
+        m_running.push_back({i, t, std::move(child), slot});
         m_report.cells[i].tasks[t].state = TaskState::running;
         notify(i, t);
         return {};
@@ -249,6 +252,14 @@ private:
         report.error = outcome.error;
         notify(run.cell, t);
         return {};
+    }
+
+    /// The first place that no running child has.
+    [[nodiscard]] int freeSlot() const
+    {
+        for (int slot = 0;; ++slot)
+            if (std::none_of(m_running.begin(), m_running.end(), [slot](const Running &r) { return r.slot == slot; }))
+                return slot;
     }
 
     Result<void> writeStatus(std::size_t i) const
@@ -288,8 +299,10 @@ private:
         process.errors = m_folder / "logs" / (cell.id + ".txt");
         process.append = begun;
         process.keepOpen = m_lock;
+        const int slot = freeSlot();
+        process.cores = coreSet(slot, m_options.jobs, m_options.threads);
         SPECTRA_TRY(auto child, ChildProcess::start(process));
-        m_running.push_back({i, std::nullopt, std::move(child)});
+        m_running.push_back({i, std::nullopt, std::move(child), slot});
         notify(i);
         return {};
     }

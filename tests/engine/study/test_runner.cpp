@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 
 #include <csignal>
+#include <set>
 #include <sstream>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -62,7 +63,7 @@ if type slow; then
     echo > "$out/ready"
     while [ ! -e "$here/go" ]; do sleep 0.02; done
 fi
-if type nap; then sleep 0.15; fi
+if type nap; then sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status >> "$here/cores.txt"; sleep 0.15; fi
 echo "-" >> "$here/alive.txt"
 echo '{"step": 9, "loss": 3.5}' > "$out/log.jsonl"
 causal=true; if type early; then causal=false; fi
@@ -252,6 +253,25 @@ TEST_F(Runner, asManyAtATimeAsJobs)
     }
     EXPECT_EQ(alive, 0);
     EXPECT_EQ(most, 2);
+    std::set<std::string> places;
+    std::istringstream text(read(at("study/cores.txt")));
+    for (std::string line; std::getline(text, line);)
+        places.insert(line);
+    const std::vector<int> first = study::coreSet(0, 2, 1), second = study::coreSet(1, 2, 1);
+    if (first.empty())
+        GTEST_SKIP() << "one core: nothing to share out";
+    EXPECT_EQ(places, (std::set<std::string>{std::to_string(first[0]), std::to_string(second[0])})) << "each on a core of its own";
+}
+
+TEST_F(Runner, coresAreSharedOutWithoutOverlap)
+{
+    EXPECT_TRUE(study::coreSet(0, 1, 1).empty()) << "one run at a time may use all";
+    EXPECT_TRUE(study::coreSet(0, 2, 1 << 20).empty()) << "more than there are";
+    const int all = static_cast<int>(std::thread::hardware_concurrency());
+    std::set<int> seen;
+    for (int slot = 0; slot < all; ++slot)
+        for (const int core : study::coreSet(slot, all, 1))
+            EXPECT_TRUE(seen.insert(core).second);
 }
 
 TEST_F(Runner, aStopReachesTheChildrenAndKeepsWhatIsDone)
