@@ -28,7 +28,7 @@ if(TARGET spectra_cuda)
     install(TARGETS spectra_cuda LIBRARY DESTINATION "${spectra_torch_place}")
 endif()
 
-install(DIRECTORY resources/prompts resources/configs resources/studies DESTINATION "${CMAKE_INSTALL_DATADIR}/spectra")
+install(DIRECTORY resources/prompts resources/configs resources/studies resources/models DESTINATION "${CMAKE_INSTALL_DATADIR}/spectra")
 install(PROGRAMS packaging/setup DESTINATION "${CMAKE_INSTALL_DATADIR}/spectra/packaging")
 install(FILES packaging/debian-packages.txt packaging/libtorch.txt packaging/sample-model.txt DESTINATION "${CMAKE_INSTALL_DATADIR}/spectra/packaging")
 install(FILES LICENSE README.md DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/spectra")

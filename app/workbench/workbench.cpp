@@ -239,11 +239,15 @@ void Workbench::traceSaved(quint64 id, quint64 task, const QString &path, const 
 
 bool Workbench::exampleIsReady() const
 {
-    return hasExample() && QFileInfo::exists(m_setup.exampleTrace);
+    return exampleIsPair() || (hasExample() && QFileInfo::exists(m_setup.exampleTrace));
 }
 
 void Workbench::openExample()
 {
+    if (exampleIsPair()) {
+        open(m_setup.exampleTraces);
+        return;
+    }
     if (exampleIsReady()) {
         openTrace(m_setup.exampleTrace);
         return;

@@ -41,6 +41,8 @@ struct WorkbenchSetup {
     std::vector<PromptSet> promptSets;
     /// The bundled trace: where it is, or where a run of the sample model will put it. Empty: none.
     QString exampleTrace;
+    /// Traces that lie ready and take the place of that one: the pair of the bundled study.
+    QStringList exampleTraces;
     /// Folder for autosaved sessions; empty: nothing is kept (pictures made by a script).
     QString stateFolder;
     std::shared_ptr<QSettings> settings; ///< may be null, as stateFolder
@@ -82,7 +84,8 @@ public:
     /// The bundled trace; made by a run of the sample model when it is not there yet.
     void openExample();
     [[nodiscard]] bool exampleIsReady() const;
-    [[nodiscard]] bool hasExample() const { return !m_setup.exampleTrace.isEmpty(); }
+    [[nodiscard]] bool exampleIsPair() const { return !m_setup.exampleTraces.isEmpty(); }
+    [[nodiscard]] bool hasExample() const { return exampleIsPair() || !m_setup.exampleTrace.isEmpty(); }
     void saveSession(const QString &path);
     [[nodiscard]] QString sessionPath() const { return m_sessionPath; }
     void newSession();

@@ -18,7 +18,7 @@ expect() {
 says() { grep -q -- "$1" "$work/err" || fail "expected '$1' in: $(head -c 300 "$work/err")"; }
 silent() { [ ! -s "$work/out" ] || fail "$1 wrote to standard output: $(head -c 200 "$work/out")"; }
 
-for script in setup build run test install; do
+for script in setup build run test install ship-model; do
     expect 0 "syntax of $script" bash -n "$root/packaging/$script"
     [ -x "$root/packaging/$script" ] || fail "packaging/$script is not executable"
     head -3 "$root/packaging/$script" | grep -q SPDX || fail "packaging/$script has no SPDX line"

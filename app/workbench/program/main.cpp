@@ -30,6 +30,20 @@ QString exampleTrace()
     return QString::fromStdString((cacheFolder() / "example" / "smollm2-135m-8x2.h5").string());
 }
 
+/// The two models of the bundled study come with their traces.
+QStringList examplePair()
+{
+    QStringList traces;
+    for (const char *model : {"spectra-tiny", "switch-tiny"}) {
+        const auto trace = resourceFolder() / "models" / model / (std::string(model) + ".h5");
+        std::error_code error;
+        if (!std::filesystem::exists(trace, error))
+            return {};
+        traces.append(QString::fromStdString(trace.string()));
+    }
+    return traces;
+}
+
 WorkbenchSetup programSetup(bool keepsState)
 {
     WorkbenchSetup setup;
@@ -40,6 +54,7 @@ WorkbenchSetup programSetup(bool keepsState)
     for (const SampleSet &set : sampleSets())
         setup.promptSets.push_back({QString::fromStdString(set.name), QString::fromStdString(set.title), QString::fromStdString(set.file.string()), set.texts});
     setup.exampleTrace = exampleTrace();
+    setup.exampleTraces = examplePair();
     if (keepsState) {
         const QString state = QStandardPaths::writableLocation(QStandardPaths::AppLocalDataLocation);
         setup.stateFolder = state + QStringLiteral("/sessions");

@@ -128,8 +128,9 @@ void StartPage::refresh()
 {
     const bool ready = m_workbench.exampleIsReady();
     m_example->setEnabled(m_workbench.hasExample());
-    const QString tip = ready ? tr("Routing of SmolLM2-135M, turned into 8 experts of which 2 run, on short texts of six domains")
-                              : tr("Runs SmolLM2-135M on the bundled texts and keeps the trace: this takes a few minutes once");
+    const QString tip = m_workbench.exampleIsPair() ? tr("Two small models of the bundled study, SPECTRA and Switch top-2, on short texts of six domains")
+                      : ready ? tr("Routing of SmolLM2-135M, turned into 8 experts of which 2 run, on short texts of six domains")
+                      : tr("Runs SmolLM2-135M on the bundled texts and keeps the trace: this takes a few minutes once");
     m_example->setToolTip(tip);
     m_example->setAccessibleDescription(tip);
     m_example->setText(ready ? tr("Open the &example") : tr("Make the &example trace"));

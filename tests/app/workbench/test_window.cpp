@@ -276,7 +276,7 @@ TEST(Window, WhatACrashLeftIsRestored)
     ASSERT_TRUE(first.settle());
     first.workbench->session().setLayer(2);
     QSignalSpy saved(&first.workbench->autosave(), &Autosave::saved);
-    ASSERT_TRUE(saved.wait(5000)) << "a change is saved by itself";
+    ASSERT_TRUE(saved.wait(30000)) << "a change is saved by itself";
     const QString own = first.workbench->autosave().path();
     ASSERT_TRUE(QFile::exists(own));
     EXPECT_TRUE(first.workbench->autosave().abandoned().isEmpty()) << "the own session is in use";
@@ -299,7 +299,7 @@ TEST(Window, WhatACrashLeftIsRestored)
     EXPECT_EQ(first.workbench->session().layer(), 2);
     EXPECT_EQ(first.window->workspace(), Workspace::explore);
     EXPECT_TRUE(QFile::exists(left)) << "kept until this session is saved";
-    ASSERT_TRUE(QTest::qWaitFor([&] { return !QFile::exists(left); }, 5000)) << "what was restored is the own session's from now on";
+    ASSERT_TRUE(QTest::qWaitFor([&] { return !QFile::exists(left); }, 30000)) << "what was restored is the own session's from now on";
     EXPECT_TRUE(QFile::exists(first.workbench->autosave().path()));
 }
 
@@ -321,7 +321,7 @@ TEST(Window, WhatCannotBeRestoredIsKept)
     program.workbench->open({program.makeTrace(QStringLiteral("other.h5"))});
     ASSERT_TRUE(program.settle());
     QSignalSpy saved(&program.workbench->autosave(), &Autosave::saved);
-    ASSERT_TRUE(saved.wait(5000));
+    ASSERT_TRUE(saved.wait(30000));
     EXPECT_TRUE(QFile::exists(left)) << "a newer program may read it";
 }
 
