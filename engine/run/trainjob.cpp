@@ -155,7 +155,7 @@ Result<LoadedModel> TrainRun::frozen(std::shared_ptr<const Checkpoint> weights) 
     LoadedModel loaded;
     loaded.checkpoint = std::move(weights);
     loaded.tokenizer = setup.tokenizer;
-    SPECTRA_TRY(loaded.model, Model::load(loaded.checkpoint, LoadOptions(), {}, context.stop));
+    SPECTRA_TRY(loaded.model, Model::load(loaded.checkpoint, LoadOptions(), {}, looking().stop));
     return loaded;
 }
 
